@@ -1,0 +1,240 @@
+"""One frozen record holds every choice of an experiment; its fields are the flags of `python -m nlvc.train`."""
+
+import dataclasses
+import json
+import math
+from typing import Literal
+
+PREDEFINED_PRIORS = ("logistic", "gaussian", "laplace")
+LEARNED_PRIORS = ("trainable-logistic", "factorized")
+LAMBDAS = (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483, 0.0932, 0.1800)
+"""The field's usual grid for the MSE Lagrangian, so that rate-distortion points compare."""
+
+MAX_LEVELS = 8
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be: one line that says what is wrong and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that defines a model and its training.
+
+    The loss is ``bits/pixel + lmbda * 255^2 * MSE`` (``distortion=mse``, x in [0, 1]) or
+    ``bits/pixel + lmbda * (1 - MS-SSIM)`` (``distortion=ms-ssim``; the usual lambdas there are 2.4 to 220).
+    """
+
+    preset: Literal["base", "paper", "tiny"] = "base"
+    """The starting point that the other flags change: base, paper or tiny (for tests)."""
+
+    # The Markov chain p(x|z_1) p(z_1|z_2) ... p(z_L).
+    L: int = 2
+    """Number of latent levels, 1 to 8: 1 is the factorised-prior model, 2 the mean-scale hyperprior."""
+    prior: Literal["logistic", "gaussian", "laplace", "trainable-logistic", "factorized"] = "logistic"
+    """p(z_L): the first three are predefined, the last two learned."""
+    prior_scale: float = 1.0
+    """Scale of a predefined p(z_L) in bins; the standard logistic (1.0) costs 2.03 bits an element even at z_L = 0."""
+    conditional: Literal["gaussian", "logistic", "laplace"] = "gaussian"
+    """p(z_l | z_{l+1}): family with trainable mean and scale, convolved with the bin."""
+    dims: Literal["common", "tapered"] = "common"
+    """Channels of the latents: all the same, or two thirds of the level below (the hyperprior's 192 to 128)."""
+    channels: int = 150
+    """Channels of z_1 (and of every level, if common)."""
+    filters: int = 70
+    """Filters of most convolutions."""
+    latent_filters: int = 150
+    """Filters of the convolutions that touch a latent."""
+    strides: tuple[int, ...] = ()
+    """Downsampling before each level, z_1 first, powers of two. Empty: 16 4 for L=2 (as the hyperprior), else 16 2 2 .."""
+
+    # The transforms.
+    transform: Literal["plain", "residual"] = "residual"
+    """plain: a convolution and a nonlinearity per halving; residual: a quarter at once, then residual blocks."""
+    activation: Literal["gdn", "gelu"] = "gelu"
+    """Nonlinearity of analysis and synthesis (between levels it is always GELU)."""
+    linear_path: bool = True
+    """A linear transform code (KLT of the first crops) beside analysis and synthesis, where training starts."""
+
+    # The objective.
+    lmbda: float = 0.013
+    """Weight of the distortion."""
+    distortion: Literal["mse", "ms-ssim"] = "mse"
+    """What is traded against the rate."""
+    quantization: Literal["noise", "mixed"] = "mixed"
+    """Stand-in for rounding: noise everywhere, or noise for the rates and straight-through rounding for the pixels."""
+
+    # The training.
+    steps: int = 1800
+    """Optimiser steps."""
+    batch_size: int = 8
+    """Crops per step."""
+    patch_size: int = 128
+    """Side of the square crops, pixels."""
+    learning_rate: float = 1e-3
+    """Peak of the schedule: linear warm-up, then a cosine to a hundredth."""
+    warmup_steps: int = 100
+    """Steps of the linear warm-up."""
+    clip_norm: float = 1.0
+    """Largest global norm of a gradient; longer ones are scaled down."""
+    ema_decay: float = 0.999
+    """Decay of the running mean of the parameters, which is what codes photos; shorter at the start."""
+    seed: int = 0
+    """Of everything random: parameters, crops, noise."""
+    data: str = "embedded"
+    """embedded (photos of scikit-image's wheel), a folder of photos, or tfds:NAME."""
+    workdir: str = ""
+    """Where checkpoints and results go. Empty: runs/ and a name made of the flags."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints."""
+    log_every: int = 25
+    """Steps between lines of metrics."""
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            _check_kind(field, getattr(self, field.name))
+        self._check_chain()
+        self._check_training()
+
+    def _check_chain(self):
+        if not 1 <= self.L <= MAX_LEVELS:
+            raise ConfigError(f"L={self.L}: the number of latent levels must be from 1 to {MAX_LEVELS}")
+        if self.strides and len(self.strides) != self.L:
+            raise ConfigError(f"strides={self.strides}: give one stride for each of the L={self.L} levels, or none")
+        if any(s < 1 or s & (s - 1) for s in self.strides):
+            raise ConfigError(f"strides={self.strides}: each must be a power of two")
+        if not 2 <= self.level_strides[0] <= 64:
+            raise ConfigError(f"strides={self.strides}: the first, from the photo to z_1, must be from 2 to 64")
+        if math.prod(self.level_strides) > 4096:
+            raise ConfigError(f"strides={self.strides}: together they must not exceed 4096")
+        for name in ("channels", "filters", "latent_filters"):
+            if not 1 <= getattr(self, name) <= 4096:
+                raise ConfigError(f"{name}={getattr(self, name)}: must be from 1 to 4096")
+        if self.linear_path and self.channels > 3 * self.level_strides[0] ** 2:
+            raise ConfigError(
+                f"channels={self.channels}: a linear path at stride {self.level_strides[0]} has at most "
+                f"{3 * self.level_strides[0] ** 2}; lower --channels or give --no-linear-path"
+            )
+        if not 1e-2 <= self.prior_scale <= 256:
+            raise ConfigError(f"prior_scale={self.prior_scale}: must be from 0.01 to 256 bins")
+
+    def _check_training(self):
+        for name in ("steps", "batch_size", "patch_size", "checkpoint_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)}: must be at least 1")
+        for name in ("lmbda", "learning_rate", "clip_norm"):
+            if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
+                raise ConfigError(f"{name}={getattr(self, name)}: must be positive")
+        if not 0 <= self.ema_decay < 1:
+            raise ConfigError(f"ema_decay={self.ema_decay}: must be in [0, 1)")
+        if self.warmup_steps < 0 or self.seed < 0:
+            raise ConfigError("warmup_steps and seed must not be negative")
+        if self.patch_size % self.level_strides[0]:
+            raise ConfigError(
+                f"patch_size={self.patch_size}: must be a multiple of the first stride, {self.level_strides[0]}"
+            )
+        if self.distortion == "ms-ssim" and self.patch_size < 161:
+            raise ConfigError(f"patch_size={self.patch_size}: the five scales of MS-SSIM need at least 161, say 176")
+
+    @property
+    def level_strides(self) -> tuple[int, ...]:
+        """`strides`, or the default for this L: 16 4 for L <= 2 (the hyperprior's), else 16 2 2 ..."""
+        if self.strides:
+            return self.strides
+        return (16, 4)[: self.L] if self.L <= 2 else (16, *[2] * (self.L - 1))
+
+    @property
+    def level_channels(self) -> tuple[int, ...]:
+        """Channels of z_1..z_L."""
+        taper = 1.0 if self.dims == "common" else 2 / 3
+        return tuple(max(1, round(self.channels * taper**level)) for level in range(self.L))
+
+    def level_shapes(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
+        """Spatial shapes of z_1..z_L for a photo of that size; every division rounds up."""
+        shapes = []
+        for stride in self.level_strides:
+            height, width = -(-height // stride), -(-width // stride)
+            shapes.append((height, width))
+        return tuple(shapes)
+
+    def to_json(self) -> str:
+        """One JSON object; `from_json` gives an equal Config back."""
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Config":
+        """Reads what `to_json` wrote. Raises ConfigError for anything that is not a whole, known configuration."""
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"the configuration is not JSON: {error}") from None
+        if not isinstance(values, dict):
+            raise ConfigError("the configuration must be one JSON object")
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(values.keys() - known):
+            raise ConfigError(f"unknown configuration key {', '.join(unknown)}; known are: {', '.join(sorted(known))}")
+        if isinstance(values.get("strides"), list):
+            values["strides"] = tuple(values["strides"])
+        return cls(**values)
+
+    @classmethod
+    def from_args(cls, argv: list[str] | None = None) -> "Config":
+        """Flags to a Config: `--preset` chooses the starting point, the other flags change it.
+
+        A wrong flag ends the program with tyro's message; an impossible combination raises ConfigError.
+        """
+        import sys
+
+        import tyro
+
+        argv = list(sys.argv[1:] if argv is None else argv)
+        named = [flag.partition("=")[2] for flag in argv if flag.startswith("--preset=")]
+        named += [value for flag, value in zip(argv, argv[1:], strict=False) if flag == "--preset"]
+        # An unknown preset falls through to tyro, whose message lists the choices.
+        start = PRESETS.get(named[-1] if named else "base", base)()
+        return tyro.cli(cls, args=argv, default=start, prog="python -m nlvc.train", description=cls.__doc__)
+
+
+def base(**changes) -> Config:
+    """The chain with everything that makes a small budget go far: linear path, residual blocks, mixed quantisation."""
+    return Config(**{"preset": "base", **changes})
+
+
+def paper(**changes) -> Config:
+    """As close to Pérez-Gonzalo et al. 2024 (arXiv 2406.06165) as is known.
+
+    Known: a Markov chain of L = 2..5 levels, Gaussian conditionals with trainable sigma, uniform binning, ANS,
+    predefined logistic p(z_L), common dimensionality, 70 filters in most convolutions and 150 in those that touch a
+    latent. Assumed, after the hyperprior (Ballé et al. 2018): stride 16 to z_1, GDN, four halvings each way, trainable
+    means beside the sigmas, additive noise as the stand-in for rounding, Adam. Not known: initialisation, strides of
+    the deeper levels, schedule, crops.
+    """
+    plain = {"transform": "plain", "activation": "gdn", "linear_path": False, "quantization": "noise"}
+    return Config(**{"preset": "paper", "L": 5, **plain, **changes})
+
+
+def tiny(**changes) -> Config:
+    """Seconds of training, for tests: few channels, small crops."""
+    small = {"channels": 12, "filters": 8, "latent_filters": 12, "batch_size": 2, "patch_size": 64}
+    short = {"steps": 30, "warmup_steps": 5, "log_every": 5, "checkpoint_every": 10}
+    return Config(**{"preset": "tiny", **small, **short, **changes})
+
+
+PRESETS = {"base": base, "paper": paper, "tiny": tiny}
+
+
+def _check_kind(field: dataclasses.Field, value) -> None:
+    """Values from JSON come unchecked; a wrong kind must not surface as a traceback deep in the model."""
+    choices = getattr(field.type, "__args__", ()) if getattr(field.type, "__origin__", None) is Literal else ()
+    if choices:
+        valid = value in choices
+    elif field.name == "strides":
+        valid = isinstance(value, tuple) and all(type(s) is int for s in value)
+    elif field.type is float:
+        valid = type(value) in (int, float)
+    else:
+        valid = type(value) is field.type
+    if not valid:
+        expected = " or ".join(choices) if choices else getattr(field.type, "__name__", str(field.type))
+        raise ConfigError(f"{field.name}={value!r}: must be {expected}")
+

@@ -1,0 +1,51 @@
+"""The conditions under which every test runs, and the few fixtures that several folders share."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# Programs compile for seconds on a busy machine, which says nothing about the code; in CI the same examples every time.
+hypothesis.settings.register_profile("nlvc", deadline=None, derandomize=bool(os.environ.get("CI")), print_blob=True)
+hypothesis.settings.load_profile("nlvc")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Settings of JAX by environment variables: they reach the programs that tests start, and cost no import of JAX.
+
+    - the CPU, also where there is a GPU (JAX_PLATFORMS=cuda python -m pytest for the other);
+    - silent broadcasting between different ranks is an error;
+    - compiled programs are kept in pytest's cache folder, so that a second run, and a second process in the same run,
+      does not compile again. `python -m pytest --cache-clear` empties it, `-p no:cacheprovider` does without.
+    """
+    settings = {"JAX_PLATFORMS": "cpu", "JAX_NUMPY_RANK_PROMOTION": "raise"}
+    if cache := getattr(config, "cache", None):
+        settings["JAX_COMPILATION_CACHE_DIR"] = str(cache.mkdir("jax"))
+        settings["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+
+
+@pytest.fixture
+def run_python():
+    """A function that runs `python ARGUMENTS...` in the repository's root, without standard input.
+
+    It returns the CompletedProcess (text of stdout and stderr, return code) and does not judge the return code.
+    """
+
+    def run(*arguments: str | os.PathLike, timeout: float = 600) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, *map(os.fspath, arguments)],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    return run
