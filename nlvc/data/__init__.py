@@ -1,0 +1,23 @@
+"""Photos in, batches out: the wing that knows files, folders and datasets, and nothing of models.
+
+    photos(name, split) --> Photos --> batches(...)          float32 (B, P, P, 3) in [0, 1], endless, resumable
+                                   `-> validation_crops(...) float32 (N, P, P, 3) in [0, 1], always the same
+
+Heavy libraries (grain, scikit-image, TensorFlow Datasets) are imported by the first call that needs them.
+"""
+
+from nlvc.data.decode import SUFFIXES, UnreadablePhotoError, open_picture, to_rgb
+from nlvc.data.pipeline import batches, validation_crops
+from nlvc.data.sources import SPLITS, Photos, photos
+
+__all__ = [
+    "SPLITS",
+    "SUFFIXES",
+    "Photos",
+    "UnreadablePhotoError",
+    "batches",
+    "open_picture",
+    "photos",
+    "to_rgb",
+    "validation_crops",
+]
