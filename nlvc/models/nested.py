@@ -1,0 +1,155 @@
+"""The nested latent variable model: one Markov chain, used by training, compression and decompression alike.
+
+    x --infer--> z_1 --> z_2 --> ... --> z_L          q, bottom up
+    x_hat <--synthesise-- z_1 <-- z_2 <-- ... <-- z_L     p, top down: conditional(l, z_{l+1})
+
+Pérez-Gonzalo et al. 2024 (arXiv 2406.06165); L = 2 is the mean-scale hyperprior (Minnen et al. 2018), L = 1 the
+factorised-prior model (Ballé et al. 2017).
+"""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+
+from nlvc.config import PREDEFINED_PRIORS, Config
+from nlvc.models import priors
+from nlvc.models.quantize import add_uniform_noise, round_straight_through
+from nlvc.models.transforms import (
+    Analysis,
+    LevelAnalysis,
+    LevelSynthesis,
+    Synthesis,
+    depth_to_space,
+    pad_to_multiple,
+    space_to_depth,
+)
+
+SCALE_MIN, SCALE_MAX = 0.11, 256.0
+"""Range of the scales of p(z_l | z_{l+1}), in bins: that of the coder's tables."""
+
+
+class Output(struct.PyTreeNode):
+    """One stochastic pass. x_hat (B, H, W, 3); bits: for z_1..z_L, the bits of each photo, (B,)."""
+
+    x_hat: Array
+    bits: tuple[Array, ...]
+
+
+def step_gain(lmbda: float) -> float:
+    """Bins per unit of an orthonormal transform of x in [0, 1] that is best at high rates.
+
+    A bin of width D costs distortion D^2/12 and saves log2 D bits on each of 3 samples a pixel; the Lagrangian
+    3 log2(1/D) + lmbda 255^2 D^2 / 12 is least at D^2 = 18 / (lmbda 255^2 ln 2).
+    """
+    return 255 * math.sqrt(lmbda * math.log(2) / 18)
+
+
+class NestedLatentModel(nn.Module):
+    """p(x|z_1) p(z_1|z_2) ... p(z_L) and q(z_1|x) q(z_2|z_1) ... as Flax modules; photos are float32 in [0, 1]."""
+
+    config: Config
+
+    def setup(self):
+        config = self.config
+        stride, channels = config.level_strides[0], config.level_channels
+        widths = {"filters": config.filters, "latent_filters": config.latent_filters}
+        image = {"transform": config.transform, "activation": config.activation, "stride": stride, **widths}
+        self.analysis = Analysis(channels=channels[0], zero=config.linear_path, **image)
+        self.synthesis = Synthesis(zero=config.linear_path, **image)
+        self.level_analyses = [
+            LevelAnalysis(stride=s, channels=c, **widths)
+            for s, c in zip(config.level_strides[1:], channels[1:], strict=True)
+        ]
+        self.level_syntheses = [
+            LevelSynthesis(stride=s, channels=2 * c, **widths)
+            for s, c in zip(config.level_strides[1:], channels[:-1], strict=True)
+        ]
+        # The ordinary size of each channel: networks between levels see z / scale and speak of mean / scale.
+        self.log_scales = [self.param(f"log_scale_{level}", nn.initializers.zeros, (c,)) for level, c in
+                           enumerate(channels, start=1)]  # fmt: skip
+        if config.linear_path:
+            block = nn.initializers.orthogonal()
+            self.analysis_basis = self.param("analysis_basis", block, (3 * stride * stride, channels[0]))
+            self.synthesis_basis = self.param("synthesis_basis", block, (3 * stride * stride, channels[0]))
+        if config.prior == "trainable-logistic":
+            self.prior_mean = self.param("prior_mean", nn.initializers.zeros, (channels[-1],))
+        if config.prior == "factorized":
+            self.prior_factors = self.param("prior_factors", priors.init_factorized, channels[-1])
+
+    @property
+    def gain(self) -> float:
+        """Bins of z_1 per unit of the analysis."""
+        return step_gain(self.config.lmbda if self.config.distortion == "mse" else 0.013)
+
+    def infer(self, x: Array) -> tuple[Array, ...]:
+        """x (B, H, W, 3) in [0, 1] -> z_1..z_L, unquantised, z_l (B, h_l, w_l, C_l) by `Config.level_shapes`."""
+        stride = self.config.level_strides[0]
+        x = pad_to_multiple(x, stride) - 0.5
+        z = self.analysis(x)
+        if self.config.linear_path:
+            z = z + jnp.dot(space_to_depth(x, stride), self.analysis_basis)
+        latents = [self.gain * z]
+        for log_scale, transform in zip(self.log_scales, self.level_analyses, strict=False):
+            latents.append(transform(latents[-1] * _row(jnp.exp(-log_scale))))
+        return tuple(latents)
+
+    def conditional(self, level: int, above: Array | None = None, shape: tuple[int, int] | None = None):
+        """p(z_level | z_{level+1} = above), or p(z_L) where level is L and above is None.
+
+        above: (B, h, w, C). The result broadcasts over z_level; its spatial shape is cut to `shape` if that is given
+        (a level whose size is not a multiple of its stride).
+        """
+        if level == self.config.L:
+            return self._top()
+        log_scale = self.log_scales[level - 1]
+        parameters = self.level_syntheses[level - 1](above * _row(jnp.exp(-self.log_scales[level])))
+        if shape is not None:
+            parameters = parameters[:, : shape[0], : shape[1]]
+        mean, change = jnp.split(parameters, 2, axis=-1)
+        return priors.Prior(self.config.conditional, mean * _row(jnp.exp(log_scale)), bounded(change + _row(log_scale)))
+
+    def _top(self):
+        config = self.config
+        if config.prior in PREDEFINED_PRIORS:
+            return priors.Prior(config.prior, jnp.zeros((1, 1, 1, 1)), jnp.full((1, 1, 1, 1), config.prior_scale))
+        if config.prior == "trainable-logistic":
+            return priors.logistic(_row(self.prior_mean), bounded(_row(self.log_scales[-1])))
+        return priors.Factorized(**self.prior_factors)
+
+    def synthesise(self, z: Array) -> Array:
+        """z_1 (B, h, w, C) -> x_hat (B, stride h, stride w, 3), near [0, 1] but not clipped."""
+        z = z / self.gain
+        x = self.synthesis(z)
+        if self.config.linear_path:
+            x = x + depth_to_space(jnp.dot(z, self.synthesis_basis.T), self.config.level_strides[0])
+        return x + 0.5
+
+    def __call__(self, x: Array, key: Array) -> Output:
+        """One training pass: x (B, H, W, 3), a typed key for the noise."""
+        latents = self.infer(x)
+        noisy = [add_uniform_noise(k, z) for k, z in zip(jax.random.split(key, len(latents)), latents, strict=True)]
+        bits, above, prior = [], None, None
+        for level in range(self.config.L, 0, -1):
+            z = noisy[level - 1]
+            prior = self.conditional(level, above, z.shape[1:3])
+            bits.append(jnp.sum(prior.bits(z), axis=(1, 2, 3)))
+            above = z
+        pixels = noisy[0]
+        if self.config.quantization == "mixed":
+            mean = prior.mean if self.config.L > 1 else jnp.zeros((1, 1, 1, 1))
+            pixels = round_straight_through(latents[0], mean)
+        return Output(self.synthesise(pixels)[:, : x.shape[1], : x.shape[2]], tuple(reversed(bits)))
+
+
+def bounded(log_scale: Array) -> Array:
+    """exp(log_scale), smoothly kept above SCALE_MIN and cut at SCALE_MAX, so that the coder has a table for it."""
+    low = math.log(SCALE_MIN)
+    return jnp.exp(jnp.minimum(low + jax.nn.softplus(log_scale - low), math.log(SCALE_MAX)))
+
+
+def _row(values: Array) -> Array:
+    return values.reshape(1, 1, 1, -1)
