@@ -1,0 +1,25 @@
+"""How good a model is on real photos: quality measures of decoded pixels, and reports a person can read."""
+
+import importlib
+
+_HOMES = {
+    "RoundTripError": "coded",
+    "code_photos": "coded",
+    "bits_per_pixel": "metrics",
+    "ms_ssim": "metrics",
+    "psnr": "metrics",
+    "Row": "report",
+    "save_picture": "report",
+    "table": "report",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str):
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

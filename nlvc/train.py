@@ -1,0 +1,174 @@
+"""`python -m nlvc.train`: trains a model, resumes it where it stopped, and ends with real files of the test photos."""
+
+import contextlib
+import dataclasses
+import signal
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from nlvc import data
+from nlvc.config import Config, ConfigError
+from nlvc.evaluation import code_photos, table
+from nlvc.files import write_whole
+from nlvc.image_codec import load
+from nlvc.models.weights import save_model
+from nlvc.training.checkpoint import Checkpoints
+from nlvc.training.journal import Journal
+from nlvc.training.loop import TrainState, create_state, make_train_step, make_validation, schedule
+from nlvc.training.memory import keep_freed_memory
+
+START_CROPS, VALIDATION_CROPS = 128, 16
+
+
+class TrainingError(RuntimeError):
+    """A run that cannot go on: one line that says why and what to do."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command. Returns the exit status: 0, 1 for a failed run, 2 for wrong flags, 128 + n for signal n."""
+    try:
+        config = Config.from_args(argv)
+        keep_freed_memory()
+        return run(config)
+    except (ConfigError, TrainingError, ValueError, OSError) as error:
+        print(f"nlvc.train: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+
+
+def run(config: Config) -> int:
+    """Trains `config` to its last step and writes model.safetensors and the report into the workdir."""
+    workdir = Path(config.workdir or default_workdir(config))
+    device = jax.devices()[0]
+    print(f"device: {device.platform} ({device.device_kind}), workdir: {workdir}", flush=True)
+    claim(workdir, config)
+    photos = {split: data.photos(config.data, split) for split in data.SPLITS}
+    skipped = {name for split in photos.values() for name, _ in split.skipped}
+    print("photos: " + ", ".join(f"{len(p)} {split}" for split, p in photos.items()) + f", {len(skipped)} skipped")
+
+    start_crops = next(stream(config, photos["train"], seed=config.seed + 1, batch_size=START_CROPS))
+    state = create_state(config, start_crops)
+    with Checkpoints(workdir) as checkpoints:
+        state = checkpoints.restore(state) or state
+        if int(state.step):
+            print(f"resuming at step {int(state.step)}")
+        state, received = train(config, state, photos, checkpoints, workdir)
+    if received:
+        print(f"stopped by {signal.Signals(received).name} at step {int(state.step)}; the same command resumes")
+        return 128 + received
+
+    path = workdir / "model.safetensors"
+    print(f"model: {path}, fingerprint {save_model(path, config, jax.device_get(state.ema))}", flush=True)
+    print(report(workdir, photos["test"]))
+    return 0
+
+
+def report(workdir: Path, photos: data.Photos) -> str:
+    """Codes the test photos with the model of the workdir; writes files/, picture.png and report.txt. Its table."""
+    model = load(workdir)
+    rows = code_photos(model, photos, photos.names, workdir / "files", workdir / "picture.png")
+    text = table(rows)
+    write_whole(workdir / "report.txt", f"{text}\n".encode())
+    return f"{text}\nfiles, picture.png and report.txt are in {workdir}"
+
+
+def train(config: Config, state: TrainState, photos: dict, checkpoints: Checkpoints, workdir: Path):
+    """Steps to the end or to the first signal. Returns (state, number of the signal or 0); the state is saved."""
+    start = int(state.step)
+    batches = stream(config, photos["train"], seed=config.seed, batch_size=config.batch_size, start=start)
+    step_fn, rate = make_train_step(config), schedule(config)
+    validate = make_validation(config, data.validation_crops(photos["validation"], config.patch_size, VALIDATION_CROPS))
+    pending, began = [], time.perf_counter()
+    with Journal(workdir, start) as journal, signals() as received, progress(config, start) as bar:
+        for step in range(start + 1, config.steps + 1):
+            state, metrics = step_fn(state, next(batches))
+            pending.append(metrics)
+            last = step == config.steps or bool(received)
+            if last or step % config.log_every == 0 or step % config.checkpoint_every == 0:
+                values = summary(jax.device_get(pending), step)
+                seconds = time.perf_counter() - began
+                speed = len(pending) * config.batch_size / seconds
+                journal.write(step, {**values, "images_per_second": speed, "learning_rate": float(rate(step - 1))})
+                bar.set_postfix_str(postfix(values, config.L, speed))
+                pending, began = [], time.perf_counter()
+            bar.update()
+            if last or step % config.checkpoint_every == 0:
+                checkpoints.save(state)
+                journal.write(step, {f"validation_{k}": v for k, v in summary([validate(state.ema)], step).items()})
+                began = time.perf_counter()
+            if received:
+                break
+    return state, received[0] if received and int(state.step) < config.steps else 0
+
+
+def stream(config: Config, photos, *, seed: int, batch_size: int, start: int = 0):
+    """Batches of the config's crops."""
+    return data.batches(photos, batch_size=batch_size, patch_size=config.patch_size, seed=seed, start=start)
+
+
+def summary(pending: list[dict], step: int) -> dict[str, float]:
+    """The means of some steps' metrics by name, bpp_levels as bpp_1..bpp_L. Raises TrainingError if not finite."""
+    means = {name: np.mean([np.asarray(metrics[name]) for metrics in pending], axis=0) for name in pending[0]}
+    values = {f"bpp_{level}": float(bpp) for level, bpp in enumerate(means.pop("bpp_levels"), start=1)}
+    values = {**{name: float(mean) for name, mean in means.items()}, **values}
+    if not np.isfinite(values["loss"]):
+        raise TrainingError(
+            f"the loss is not finite in the last {len(pending)} steps before {step}; the last checkpoint is sound: "
+            "go on from it with a lower --learning-rate, or a lower --clip-norm"
+        )
+    return values
+
+
+def postfix(values: dict[str, float], levels: int, speed: float) -> str:
+    """loss, bpp by level from z_1 on, PSNR and speed, for the bar."""
+    bpp = "+".join(f"{values[f'bpp_{level}']:.3f}" for level in range(1, levels + 1))
+    return f"loss {values['loss']:.3f}  bpp {bpp}  PSNR {values['psnr']:.2f} dB  {speed:.0f} images/s"
+
+
+def progress(config: Config, start: int) -> tqdm:
+    """The bar: steps done and the time left."""
+    return tqdm(total=config.steps, initial=start, unit="step", dynamic_ncols=True, mininterval=1.0)
+
+
+@contextlib.contextmanager
+def signals():
+    """A list that receives SIGINT and SIGTERM, so that the loop can save and leave; a second one ends at once."""
+    received: list[int] = []
+
+    def receive(number, _):
+        received.append(number)
+        signal.signal(number, previous[number])
+
+    previous = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def default_workdir(config: Config) -> str:
+    """runs/ and what most often differs between runs."""
+    name = Path(config.data.removeprefix("tfds:")).name
+    return f"runs/{config.preset}-L{config.L}-{config.prior}-{config.lmbda:g}-{name}-seed{config.seed}"
+
+
+def claim(workdir: Path, config: Config) -> None:
+    """Makes the workdir this config's own. Raises ConfigError if it holds a run of another."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    path = workdir / "config.json"
+    if path.exists():
+        found = Config.from_json(path.read_text())
+        if found != config:
+            names = [f.name for f in dataclasses.fields(Config) if getattr(found, f.name) != getattr(config, f.name)]
+            raise ConfigError(f"{workdir} holds a run with other {', '.join(names)}; give another --workdir")
+        return
+    write_whole(path, config.to_json().encode())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

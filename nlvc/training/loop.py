@@ -1,0 +1,82 @@
+"""The training state and the one pure step that changes it."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+from jax import Array
+
+from nlvc.config import Config
+from nlvc.models.loss import rate_distortion
+from nlvc.models.nested import NestedLatentModel
+from nlvc.models.start import initialise
+
+
+class TrainState(struct.PyTreeNode):
+    """All that a resumed run needs. ema is the running mean of params, which codes photos."""
+
+    step: Array
+    params: dict
+    ema: dict
+    opt_state: optax.OptState
+
+
+def schedule(config: Config) -> optax.Schedule:
+    """Linear warm-up to the peak, then a cosine to a hundredth of it at the last step."""
+    warmup = min(config.warmup_steps, config.steps - 1)
+    peak = config.learning_rate
+    return optax.warmup_cosine_decay_schedule(peak / 100, peak, warmup, config.steps, end_value=peak / 100)
+
+
+def optimiser(config: Config) -> optax.GradientTransformation:
+    """Adam behind a clip of the global norm."""
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(schedule(config)))
+
+
+def create_state(config: Config, crops: np.ndarray) -> TrainState:
+    """The state at step 0, from the seed and the first crops (N, P, P, 3) in [0, 1]."""
+    params = initialise(config, jax.random.key(config.seed), crops)
+    # A copy: the step donates its input, and one buffer cannot be given away twice.
+    ema = jax.tree.map(jnp.copy, params)
+    return TrainState(jnp.zeros((), jnp.int32), params, ema, optimiser(config).init(params))
+
+
+def make_train_step(config: Config) -> Callable[[TrainState, Array], tuple[TrainState, dict[str, Array]]]:
+    """The jitted step (state, batch (B, P, P, 3) in [0, 1]) -> (state, metrics). The given state is donated.
+
+    The noise depends on the seed and the step alone, so a resumed run draws the same.
+    """
+    model, transform = NestedLatentModel(config), optimiser(config)
+
+    def step(state: TrainState, batch: Array) -> tuple[TrainState, dict[str, Array]]:
+        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+
+        def loss(params):
+            return rate_distortion(config, model.apply({"params": params}, batch, key), batch)
+
+        (value, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
+        updates, opt_state = transform.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        # A short memory at first, so that the start is soon forgotten.
+        count = state.step.astype(jnp.float32)
+        decay = jnp.minimum(config.ema_decay, (1 + count) / (10 + count))
+        ema = optax.incremental_update(params, state.ema, 1 - decay)
+        metrics = {"loss": value, "gradient_norm": optax.tree.norm(gradients), **metrics}
+        return TrainState(state.step + 1, params, ema, opt_state), metrics
+
+    return jax.jit(step, donate_argnames="state")
+
+
+def make_validation(config: Config, crops: np.ndarray) -> Callable[[dict], dict[str, Array]]:
+    """The jitted measure params -> metrics of fixed crops (N, P, P, 3) in [0, 1], always under the same noise."""
+    model, key = NestedLatentModel(config), jax.random.key(0)
+
+    @jax.jit
+    def measure(params: dict, batch: Array) -> dict[str, Array]:
+        value, metrics = rate_distortion(config, model.apply({"params": params}, batch, key), batch)
+        return {"loss": value, **metrics}
+
+    return lambda params: measure(params, jnp.asarray(crops))
