@@ -8,6 +8,7 @@ import argparse
 import io
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -36,11 +37,13 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, run, what, output in (
         ("compress", compress, "photos to .nlvc files", ".nlvc file or folder; default: beside IN"),
-        ("decompress", decompress, ".nlvc files to photos", "picture (format by its suffix) or folder; default: PNG beside IN"),
+        ("decompress", decompress, ".nlvc files to photos",
+         "picture (format by its suffix) or folder; default: PNG beside IN"),
     ):  # fmt: skip
         command = commands.add_parser(name, help=what, description=f"Turns {what}, singly or by the folder.")
         command.add_argument("input", metavar="IN", type=Path, help="a file, or a folder to search")
-        command.add_argument("output", metavar="OUT", type=Path, nargs="?", help=output)
+        # Not a Path, which would forget a slash at the end.
+        command.add_argument("output", metavar="OUT", nargs="?", help=output)
         command.add_argument("--model", metavar="PATH", type=Path, required=True,
                              help="model.safetensors, or the workdir of the run that wrote it")  # fmt: skip
         command.add_argument("--force", action="store_true", help="write over outputs that are already there")
@@ -73,9 +76,8 @@ def decompress(arguments: argparse.Namespace) -> int:
     from nlvc import image_codec
 
     model = image_codec.load(arguments.model)
-    output = arguments.output
-    to_file = output is not None and output.suffix and not arguments.input.is_dir() and not output.is_dir()
-    suffix = output.suffix if to_file else ".png"
+    to_file = arguments.output and not arguments.input.is_dir() and not is_folder(arguments.output)
+    suffix = (Path(arguments.output).suffix if to_file else "") or ".png"
     format_ = Image.registered_extensions().get(suffix.lower())
     if format_ not in Image.SAVE:
         raise ValueError(f"{suffix}: no picture format that can be written; give OUT another suffix, say .png")
@@ -95,7 +97,10 @@ def info(arguments: argparse.Namespace) -> int:
 
     failed = 0
     for source in arguments.files:
-        for path in files_in(source, {SUFFIX}) if source.is_dir() else [source]:
+        paths = files_in(source, {SUFFIX}) if source.is_dir() else [source]
+        if not paths:
+            failed = complain(ValueError(f"{source}: no files with suffix {SUFFIX} in this folder"))
+        for path in paths:
             try:
                 code = path.read_bytes()
                 header, _, _ = bitstream.unpack(code)
@@ -121,7 +126,7 @@ def each(
 
     from nlvc.files import write_whole
 
-    source, output = arguments.input, arguments.output
+    source = arguments.input
     if source.is_dir():
         sources = files_in(source, suffixes)
         if not sources:
@@ -130,11 +135,13 @@ def each(
         sources = [source]
     else:
         raise FileNotFoundError(f"{source}: there is no such file or folder")
-    targets = outputs(source, sources, output, suffix)
+    targets = outputs(source, sources, arguments.output, suffix)
     failed = skipped = 0
     for path in tqdm(sources, unit="file", disable=len(sources) == 1 or not sys.stderr.isatty()):
         target = targets[path]
         try:
+            if target.exists() and target.samefile(path):
+                raise ValueError("its output would replace it; give another OUT")
             if target.exists() and not arguments.force:
                 if len(sources) == 1:
                     raise FileExistsError(f"{target} is already there; --force writes over it")
@@ -144,7 +151,7 @@ def each(
             target.parent.mkdir(parents=True, exist_ok=True)
             write_whole(target, result)
             tqdm.write(f"{path} -> {target}: {message}")
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, MemoryError, RuntimeError) as error:  # JAX out of memory: RuntimeError
             failed += 1
             complain(error, path)
     if len(sources) > 1:
@@ -153,24 +160,28 @@ def each(
     return int(failed > 0)
 
 
-def outputs(source: Path, sources: list[Path], output: Path | None, suffix: str) -> dict[Path, Path]:
+def outputs(source: Path, sources: list[Path], output: str | None, suffix: str) -> dict[Path, Path]:
     """Where each result goes: the tree of `source` is kept, and no two sources share an output."""
-    if sources == [source] and not source.is_dir():
+    if not source.is_dir():
+        beside = source.with_suffix(suffix)
         if output is None:
-            return {source: source.with_suffix(suffix)}
-        # A folder that is there, or a name that can only be meant as one.
-        as_folder = output.is_dir() or str(output).endswith(os.sep)
-        return {source: output / source.with_suffix(suffix).name if as_folder else output}
-    if output is not None and output.exists() and not output.is_dir():
+            return {source: beside}
+        return {source: Path(output, beside.name) if is_folder(output) else Path(output)}
+    if output is not None and Path(output).exists() and not Path(output).is_dir():
         raise ValueError(f"{output}: a file, but a folder of results needs a folder")
-    root = source if output is None else output
-    plain = [root / path.relative_to(source).with_suffix(suffix) for path in sources]
-    shared = {target for target in plain if plain.count(target) > 1} if len(set(plain)) < len(plain) else set()
+    root = source if output is None else Path(output)
+    short = [root / path.relative_to(source).with_suffix(suffix) for path in sources]
+    long = [target.with_name(path.name + suffix) for path, target in zip(sources, short, strict=True)]
     # a.png and a.jpg would both become a.nlvc: such names keep their old suffix.
-    return {
-        path: target.with_name(path.name + suffix) if target in shared else target
-        for path, target in zip(sources, plain, strict=True)
-    }
+    count = Counter(short)
+    targets = [b if count[a] > 1 else a for a, b in zip(short, long, strict=True)]
+    # That may meet a third one, from a.png.png; then all keep theirs.
+    return dict(zip(sources, targets if len(set(targets)) == len(targets) else long, strict=True))
+
+
+def is_folder(output: str) -> bool:
+    """Whether OUT is a folder that is there, or a name that can only be meant as one."""
+    return Path(output).is_dir() or output.endswith(("/", os.sep))
 
 
 def files_in(folder: Path, suffixes: Iterable[str]) -> list[Path]:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import sys
 from typing import Literal
 
 PREDEFINED_PRIORS = ("logistic", "gaussian", "laplace")
@@ -46,7 +47,7 @@ class Config:
     latent_filters: int = 150
     """Filters of the convolutions that touch a latent."""
     strides: tuple[int, ...] = ()
-    """Downsampling before each level, z_1 first, powers of two. Empty: 16 4 for L=2 (as the hyperprior), else 16 2 2 .."""
+    """Downsampling before each level, z_1 first, powers of two. Empty: 16, 16 4, 16 2 2, 16 2 2 1, ..."""
 
     # The transforms.
     transform: Literal["plain", "residual"] = "residual"
@@ -123,25 +124,30 @@ class Config:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)}: must be at least 1")
         for name in ("lmbda", "learning_rate", "clip_norm"):
-            if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
-                raise ConfigError(f"{name}={getattr(self, name)}: must be positive")
+            if not 0 < getattr(self, name) <= sys.float_info.max:
+                raise ConfigError(f"{name}={getattr(self, name)}: must be positive and finite")
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"ema_decay={self.ema_decay}: must be in [0, 1)")
-        if self.warmup_steps < 0 or self.seed < 0:
-            raise ConfigError("warmup_steps and seed must not be negative")
+        if self.warmup_steps < 0:
+            raise ConfigError(f"warmup_steps={self.warmup_steps}: must not be negative")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed={self.seed}: must be from 0 to {2**32 - 1}")
         if self.patch_size % self.level_strides[0]:
             raise ConfigError(
                 f"patch_size={self.patch_size}: must be a multiple of the first stride, {self.level_strides[0]}"
+            )
+        if self.patch_size < 2 * math.prod(self.level_strides):
+            raise ConfigError(
+                f"patch_size={self.patch_size}: must be at least twice the strides' product, "
+                f"{math.prod(self.level_strides)}, or the deepest level never sees a neighbour while it is trained"
             )
         if self.distortion == "ms-ssim" and self.patch_size < 161:
             raise ConfigError(f"patch_size={self.patch_size}: the five scales of MS-SSIM need at least 161, say 176")
 
     @property
     def level_strides(self) -> tuple[int, ...]:
-        """`strides`, or the default for this L: 16 4 for L <= 2 (the hyperprior's), else 16 2 2 ..."""
-        if self.strides:
-            return self.strides
-        return (16, 4)[: self.L] if self.L <= 2 else (16, *[2] * (self.L - 1))
+        """`strides`, or the default: 16 to z_1 and, as in the hyperprior, 4 more to the deepest, in one or two steps."""
+        return self.strides or {1: (16,), 2: (16, 4)}.get(self.L, (16, 2, 2, *[1] * (self.L - 3)))
 
     @property
     def level_channels(self) -> tuple[int, ...]:
@@ -166,7 +172,7 @@ class Config:
         """Reads what `to_json` wrote. Raises ConfigError for anything that is not a whole, known configuration."""
         try:
             values = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, and deep nesting
             raise ConfigError(f"the configuration is not JSON: {error}") from None
         if not isinstance(values, dict):
             raise ConfigError("the configuration must be one JSON object")
@@ -183,16 +189,22 @@ class Config:
 
         A wrong flag ends the program with tyro's message; an impossible combination raises ConfigError.
         """
-        import sys
-
         import tyro
 
         argv = list(sys.argv[1:] if argv is None else argv)
         named = [flag.partition("=")[2] for flag in argv if flag.startswith("--preset=")]
         named += [value for flag, value in zip(argv, argv[1:], strict=False) if flag == "--preset"]
         # An unknown preset falls through to tyro, whose message lists the choices.
-        start = PRESETS.get(named[-1] if named else "base", base)()
-        return tyro.cli(cls, args=argv, default=start, prog="python -m nlvc.train", description=cls.__doc__)
+        start = _Flags(**dataclasses.asdict(PRESETS.get(named[-1] if named else "base", base)()))
+        flags = tyro.cli(_Flags, args=argv, default=start, prog="python -m nlvc.train", description=cls.__doc__)
+        return cls(**dataclasses.asdict(flags))
+
+
+class _Flags(Config):
+    """A Config that is not checked yet: tyro would make a framed message of many lines of what the check says."""
+
+    def __post_init__(self):
+        pass
 
 
 def base(**changes) -> Config:
@@ -215,7 +227,7 @@ def paper(**changes) -> Config:
 
 def tiny(**changes) -> Config:
     """Seconds of training, for tests: few channels, small crops."""
-    small = {"channels": 12, "filters": 8, "latent_filters": 12, "batch_size": 2, "patch_size": 64}
+    small = {"channels": 12, "filters": 8, "latent_filters": 12, "batch_size": 2}
     short = {"steps": 30, "warmup_steps": 5, "log_every": 5, "checkpoint_every": 10}
     return Config(**{"preset": "tiny", **small, **short, **changes})
 

@@ -11,6 +11,8 @@ sure to decode where the same software runs on the same kind of machine as the o
 import functools
 import io
 import math
+import struct
+import warnings
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import NamedTuple
@@ -271,7 +273,10 @@ def top_codec_parameters(config: Config, prior) -> tuple[coding.Tables, np.ndarr
     def per_channel(values) -> np.ndarray:
         return np.broadcast_to(np.asarray(values, np.float64), (1, 1, 1, channels)).reshape(channels)
 
-    offsets = np.rint(per_channel(prior.quantile(0.5)) * MEAN_UNITS).astype(np.int32)
+    medians = per_channel(prior.quantile(0.5))
+    if not np.all(np.isfinite(medians)):
+        raise CodecError("p(z_L) of this model is not finite; it was not trained well")
+    offsets = np.rint(np.clip(medians * MEAN_UNITS, -MAX_SYMBOL, MAX_SYMBOL)).astype(np.int32)
     tail = 2.0**-18
     reach = 1 + np.maximum(
         np.abs(per_channel(prior.quantile(tail)) - offsets / MEAN_UNITS),
@@ -307,9 +312,10 @@ def planes(image) -> tuple[np.ndarray, str, np.ndarray | None]:
 
 def to_pixels(x: np.ndarray, mode: str) -> np.ndarray:
     """x float32 (H, W, 3), nominally in [0, 1], to uint8 (H, W, 3), or (H, W) for mode L: the mean of the channels."""
+    x = np.clip(np.nan_to_num(x), 0, 1)
     if mode == "L":
         x = x.mean(axis=2, dtype=np.float32)
-    return np.rint(np.clip(np.nan_to_num(x), 0, 1) * np.float32(255)).astype(np.uint8)
+    return np.rint(x * np.float32(255)).astype(np.uint8)
 
 
 def encode_alpha(alpha: np.ndarray) -> bytes:
@@ -321,13 +327,16 @@ def encode_alpha(alpha: np.ndarray) -> bytes:
 
 def decode_alpha(data: bytes, width: int, height: int) -> np.ndarray:
     """Undoes `encode_alpha`. Raises CodecError for anything but a grey PNG of that size."""
+    # Pillow must not even begin with another size, and says by warnings what here is an error or of no account.
+    if not data.startswith(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">IIBB", width, height, 8, 0)):
+        raise CodecError("damaged file: its alpha plane is not of the picture's size")
     try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            if image.size != (width, height) or image.mode != "L":
-                raise CodecError("damaged file: its alpha plane is not of the picture's size")
-            return np.asarray(image)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise CodecError(f"damaged file: its alpha plane cannot be read ({error})") from None
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            if image.size == (width, height) and image.mode == "L":
+                return np.asarray(image)
+    except Exception:  # Pillow's decoders raise almost anything on damaged data
+        pass
+    raise CodecError("damaged file: its alpha plane cannot be read")
 
 
 def padded_size(height: int, width: int) -> tuple[int, int]:
@@ -336,9 +345,11 @@ def padded_size(height: int, width: int) -> tuple[int, int]:
 
 
 def check_size(width: int, height: int) -> None:
-    """Raises CodecError for a picture without pixels, or with more than MAX_PIXELS."""
+    """Raises CodecError for a picture without pixels, or with more than MAX_PIXELS, or twice that in the networks."""
     if not 1 <= width * height <= MAX_PIXELS:
         raise CodecError(f"pictures of 1 to {MAX_PIXELS // 1_000_000} million pixels only, got {width}x{height}")
+    if math.prod(padded_size(height, width)) > 2 * MAX_PIXELS:
+        raise CodecError(f"a picture of {width}x{height} is too long and thin: cut it into shorter ones")
 
 
 def ready(model: Model | str | Path | None) -> Model:
@@ -360,9 +371,6 @@ def _loaded(path: Path, _modified: int) -> Model:
 def _from_pillow(image: Image.Image) -> np.ndarray:
     if image.mode.startswith(("I", "F")):
         raise CodecError(f"pictures of 8 bits a sample only, got Pillow mode {image.mode}: convert it first")
-    if image.mode in ("L", "RGB", "RGBA"):
-        return np.asarray(image)
-    if image.mode == "1":
-        return np.asarray(image.convert("L"))
-    transparent = image.mode in ("LA", "La", "PA", "RGBa") or "transparency" in image.info
-    return np.asarray(image.convert("RGBA" if transparent else "RGB"))
+    if image.has_transparency_data:  # also a transparent colour beside a palette, grey or RGB
+        return np.asarray(image.convert("RGBA"))
+    return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))

@@ -38,6 +38,9 @@ def main(argv: list[str] | None = None) -> int:
     except (ConfigError, TrainingError, ValueError, OSError) as error:
         print(f"nlvc.train: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
+    except KeyboardInterrupt:
+        print("nlvc.train: stopped; the same command resumes", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 def run(config: Config) -> int:
@@ -45,8 +48,8 @@ def run(config: Config) -> int:
     workdir = Path(config.workdir or default_workdir(config))
     device = jax.devices()[0]
     print(f"device: {device.platform} ({device.device_kind}), workdir: {workdir}", flush=True)
-    claim(workdir, config)
     photos = {split: data.photos(config.data, split) for split in data.SPLITS}
+    claim(workdir, config)
     skipped = {name for split in photos.values() for name, _ in split.skipped}
     print("photos: " + ", ".join(f"{len(p)} {split}" for split, p in photos.items()) + f", {len(skipped)} skipped")
 
@@ -97,8 +100,9 @@ def train(config: Config, state: TrainState, photos: dict, checkpoints: Checkpoi
                 pending, began = [], time.perf_counter()
             bar.update()
             if last or step % config.checkpoint_every == 0:
-                checkpoints.save(state)
+                # Before the state is saved: it raises if the last update has broken the parameters.
                 journal.write(step, {f"validation_{k}": v for k, v in summary([validate(state.ema)], step).items()})
+                checkpoints.save(state)
                 began = time.perf_counter()
             if received:
                 break
@@ -117,8 +121,8 @@ def summary(pending: list[dict], step: int) -> dict[str, float]:
     values = {**{name: float(mean) for name, mean in means.items()}, **values}
     if not np.isfinite(values["loss"]):
         raise TrainingError(
-            f"the loss is not finite in the last {len(pending)} steps before {step}; the last checkpoint is sound: "
-            "go on from it with a lower --learning-rate, or a lower --clip-norm"
+            f"the loss is not finite at step {step} or in the {len(pending)} before; try a lower --learning-rate or "
+            "--clip-norm, in another --workdir"
         )
     return values
 

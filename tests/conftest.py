@@ -1,5 +1,6 @@
 """The conditions under which every test runs, and the few fixtures that several folders share."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -49,3 +50,41 @@ def run_python():
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def model_file(tmp_path_factory):
+    """A function from fields of Config to the path of a model file: a very small model that was never trained.
+
+    Its weights are random numbers of the usual size (nothing is compiled for them) and depend on `weights_seed` alone.
+    """
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from nlvc.config import Config
+    from nlvc.models.nested import NestedLatentModel
+    from nlvc.models.weights import save_model
+
+    @functools.cache
+    def make(weights_seed: int = 0, **fields) -> Path:
+        config = Config(**{"channels": 4, "filters": 4, "latent_filters": 4, **fields})
+        key, photo = jax.random.key(0), jnp.zeros((1, 64, 64, 3))
+        shapes = jax.eval_shape(NestedLatentModel(config).init, key, photo, key)["params"]
+        rng = np.random.default_rng(weights_seed)
+        params = jax.tree.map(
+            lambda s: rng.normal(0, (s.shape[-1] / s.size) ** 0.5, s.shape).astype(np.float32), shapes
+        )
+        path = tmp_path_factory.mktemp("model") / "model.safetensors"
+        save_model(path, config, params)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def untrained(model_file):
+    """`model_file`, loaded: the same Model for the same fields, so that its programs are compiled once."""
+    from nlvc.image_codec import load
+
+    return functools.cache(lambda **fields: load(model_file(**fields)))

@@ -1,5 +1,6 @@
 """Photos coded for real: files on disk, decoded again, and what that cost."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -24,9 +25,10 @@ def code_photos(
     file does not decode to exactly the encoder's reconstruction.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    rows = []
+    rows, count = [], Counter(Path(name).stem for name in names)
     for photo, name in zip(photos, names, strict=True):
-        stem = Path(name).stem
+        # Photos of one name in several folders, or with several suffixes, must not share a file.
+        stem = Path(name).stem if count[Path(name).stem] == 1 else name.replace("/", "-")
         coded = analyse(photo, model=model)
         path = folder / f"{stem}.nlvc"
         write_whole(path, coded.data)

@@ -120,7 +120,7 @@ def _mills(x: Array) -> Array:
 
 
 def _gaussian_log_cdf(x: Array) -> Array:
-    distance = jnp.where(x < 0.0, -x, x)  # not abs, whose gradient at 0 is 0
+    distance = jnp.abs(x)
     log_tail = jnp.log(_mills(distance)) - 0.5 * distance * distance - _LOG_SQRT_2PI
     return jnp.where(x < 0.0, log_tail, jnp.log1p(-jnp.exp(log_tail)))
 
@@ -142,7 +142,7 @@ def _gaussian_log_mass_and_hazard(d: Array, s: Array) -> tuple[Array, Array]:
     hazard_narrow = jnp.exp(jnp.where(narrow, 0.5 * tilt - 0.125 * b - series, 0.0))
 
     # Wide: 1 - both tails where the bin holds the mean, else the difference of the upper tails, over their density.
-    near = jnp.where(holds_mean, -lower, lower)
+    near = jnp.abs(lower)
     near_mills, upper_mills = _mills(near), _mills(upper)
     log_density = -0.5 * near * near - _LOG_SQRT_2PI
     both_tails = jnp.exp(log_density) * (near_mills + jnp.exp(-tilt) * upper_mills)

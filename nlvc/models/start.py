@@ -14,6 +14,10 @@ import numpy as np
 from nlvc.config import Config
 from nlvc.models.nested import NestedLatentModel
 
+START_DEVIATION = 1.5
+"""Standard deviation, in bins, that every channel of z_2..z_L starts with. Much smaller ones drown in the noise of a
+bin, then cost nothing and tell nothing, and stay so: the deeper levels collapse."""
+
 # Standard deviation to the scale parameter of each family.
 _SCALE_OF_STD = {"gaussian": 1.0, "logistic": math.sqrt(3) / math.pi, "laplace": math.sqrt(0.5)}
 
@@ -30,10 +34,21 @@ def initialise(config: Config, key: jax.Array, crops: np.ndarray) -> dict:
     for level in range(1, config.L + 1):
         # Level by level, because the level above sees z_l / scale.
         z = infer(params, jnp.asarray(crops[:64]))[level - 1]
+        deviation = jnp.maximum(jnp.sqrt(jnp.mean(z * z, axis=(0, 1, 2))), 1e-3)
+        if level > 1:
+            params = _scale_output(params, f"level_analyses_{level - 2}", START_DEVIATION / deviation)
+            deviation = jnp.full_like(deviation, START_DEVIATION)
         family = config.conditional if level < config.L else "logistic"
-        scale = _SCALE_OF_STD[family] * jnp.sqrt(jnp.mean(z * z, axis=(0, 1, 2)))
-        params = {**params, f"log_scale_{level}": jnp.log(jnp.maximum(scale, 0.05))}
+        params = {**params, f"log_scale_{level}": jnp.log(jnp.maximum(_SCALE_OF_STD[family] * deviation, 0.05))}
     return params
+
+
+def _scale_output(params: dict, transform: str, gain: jax.Array) -> dict:
+    """Multiplies the channels that a transform gives, (C,), by scaling its last layer."""
+    layers = params[transform]
+    last = max(layers, key=lambda name: int(name.rsplit("_", 1)[1]))
+    scaled = {name: value * gain.reshape(*[1] * (value.ndim - 1), -1) for name, value in layers[last].items()}
+    return {**params, transform: {**layers, last: scaled}}
 
 
 def karhunen_loeve(crops: np.ndarray, block: int, components: int) -> np.ndarray:

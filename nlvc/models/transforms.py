@@ -112,13 +112,18 @@ class Conv(nn.Module):
     features: int
     size: int = 3
     zero: bool = False  # start at zero, for the last layer beside a path that already works
+    edge: bool = False  # continue x by its border instead of zeros
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         init = nn.initializers.zeros if self.zero else nn.initializers.lecun_normal()
         kernel = self.param("kernel", init, (self.size, self.size, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return add_bias(convolve(x, kernel), bias)
+        if not self.edge:
+            return add_bias(convolve(x, kernel), bias)
+        reach, (height, width) = self.size // 2, x.shape[1:3]
+        x = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
+        return add_bias(convolve(x, kernel)[:, reach : reach + height, reach : reach + width], bias)
 
 
 class GDN(nn.Module):
@@ -133,7 +138,7 @@ class GDN(nn.Module):
         beta = self.param("beta_root", nn.initializers.ones, (channels,)) ** 2
         start = lambda *_: jnp.sqrt(0.1 * jnp.eye(channels) + 1e-4)  # noqa: E731
         gamma = self.param("gamma_root", start) ** 2
-        power = jnp.dot(x * x, gamma) + beta.reshape(1, 1, 1, -1) + 1e-6
+        power = add_bias(jnp.dot(x * x, gamma), beta + 1e-6)
         return x * (jnp.sqrt(power) if self.inverse else lax.rsqrt(power))
 
 
@@ -212,7 +217,11 @@ class Synthesis(nn.Module):
 
 
 class LevelAnalysis(nn.Module):
-    """z_l (B, h, w, C) -> z_{l+1} (B, ceil(h/stride), ceil(w/stride), channels)."""
+    """z_l (B, h, w, C) -> z_{l+1} (B, ceil(h/stride), ceil(w/stride), channels).
+
+    The maps of deep levels are a few positions wide, and a crop's fewer still: continued by zeros, almost every position
+    of a crop would be a corner, and the inside of a photo something never trained.
+    """
 
     stride: int
     filters: int
@@ -221,10 +230,10 @@ class LevelAnalysis(nn.Module):
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
-        x = nn.gelu(Conv(self.latent_filters)(pad_to_multiple(z, self.stride)))
+        x = nn.gelu(Conv(self.latent_filters, edge=True)(pad_to_multiple(z, self.stride)))
         for block in stages("plain", self.stride):
-            x = nn.gelu(Conv(self.filters)(space_to_depth(x, block)))
-        return Conv(self.channels)(x)
+            x = nn.gelu(Conv(self.filters, edge=True)(space_to_depth(x, block)))
+        return Conv(self.channels, edge=True)(x)
 
 
 class LevelSynthesis(nn.Module):
@@ -237,7 +246,7 @@ class LevelSynthesis(nn.Module):
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
-        x = nn.gelu(Conv(self.latent_filters)(z))
+        x = nn.gelu(Conv(self.latent_filters, edge=True)(z))
         for block in stages("plain", self.stride):
-            x = nn.gelu(depth_to_space(Conv(self.filters * block * block)(x), block))
-        return Conv(self.channels, zero=True)(x)
+            x = nn.gelu(depth_to_space(Conv(self.filters * block * block, edge=True)(x), block))
+        return Conv(self.channels, zero=True, edge=True)(x)

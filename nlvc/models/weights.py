@@ -33,13 +33,13 @@ def load_model(path: Path) -> tuple[Config, dict, str]:
     try:
         with safe_open(path, framework="numpy") as file:
             about = file.metadata() or {}
+            if about.get("format") != FORMAT:  # before the tensors, whose types NumPy may not know
+                raise ModelError(f"{path}: not an nlvc model of format {FORMAT}; train it again with this version")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
     except FileNotFoundError:
         raise ModelError(f"{path}: there is no such model file") from None
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path}: not a model file ({error})") from None
-    if about.get("format") != FORMAT:
-        raise ModelError(f"{path}: not an nlvc model of format {FORMAT}; train it again with this version")
     try:
         config = Config.from_json(about["config"])
     except (KeyError, ConfigError) as error:

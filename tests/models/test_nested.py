@@ -1,0 +1,268 @@
+"""The Markov chain: its shapes for every L, one training pass taken apart, gradients, and where it starts."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar
+
+from nlvc import coding
+from nlvc.config import LAMBDAS, tiny
+from nlvc.models.loss import rate_distortion
+from nlvc.models.nested import SCALE_MAX, SCALE_MIN, NestedLatentModel, bounded, step_gain
+from nlvc.models.priors import Factorized
+from nlvc.models.quantize import add_uniform_noise, bin_uniform
+from nlvc.models.start import karhunen_loeve
+
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """These programs run for milliseconds; optimising them takes many seconds."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture(autouse=True)
+def strict_promotion():
+    with jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+def small(levels, **changes):
+    narrow = {"channels": 5, "filters": 4, "latent_filters": 3, "strides": (4, 2, 2, 2, 2)[:levels]}
+    return tiny(**{**narrow, "L": levels, "patch_size": 128, **changes})
+
+
+def photos(*shape, seed=0):
+    return np.random.default_rng(seed).uniform(size=shape).astype(np.float32)
+
+
+def shapes_of_params(config):
+    x = jax.ShapeDtypeStruct((1, config.patch_size, config.patch_size, 3), jnp.float32)
+    return jax.eval_shape(NestedLatentModel(config).init, KEY, x, KEY)["params"]
+
+
+def random_params(config):
+    """Parameters all of which matter, unlike the zeros at the start of training, and of the usual size."""
+    rng = np.random.default_rng(0)
+    size = lambda p: (p.shape[-1] / p.size) ** 0.5 if len(p.shape) > 1 else 0.3  # noqa: E731
+    return jax.tree.map(lambda p: rng.normal(0, size(p), p.shape).astype(np.float32), shapes_of_params(config))
+
+
+# --- Shapes, without computing anything ---
+
+
+def traced(config, shape):
+    """Shapes of (latents, bits of each under its conditional, x_hat), following the chain from the top."""
+    model = NestedLatentModel(config)
+
+    def chain(params, x):
+        latents = model.apply({"params": params}, x, method="infer")
+        bits = []
+        for level, z in enumerate(latents, start=1):
+            above = latents[level] if level < config.L else None
+            prior = model.apply({"params": params}, level, above, z.shape[1:3], method="conditional")
+            bits.append(prior.bits(z))
+        return latents, bits, model.apply({"params": params}, latents[0], method="synthesise")
+
+    return jax.eval_shape(chain, shapes_of_params(config), jax.ShapeDtypeStruct((*shape, 3), jnp.float32))
+
+
+@pytest.mark.parametrize(
+    ("levels", "size"), list(enumerate([(33, 47), (1, 1), (64, 16), (129, 1), (33, 47), (64, 64), (1, 70), (5, 5)], 1))
+)
+def test_shapes_of_every_chain(levels, size):
+    height, width = size
+    config = small(levels, strides=(), dims="tapered")
+    latents, bits, x_hat = traced(config, (2, height, width))
+    shapes = config.level_shapes(height, width)
+    for z, cost, shape, channels in zip(latents, bits, shapes, config.level_channels, strict=True):
+        assert z.shape == cost.shape == (2, *shape, channels)
+        assert z.dtype == cost.dtype == jnp.float32
+    assert x_hat.shape == (2, 16 * shapes[0][0], 16 * shapes[0][1], 3)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"prior": "logistic", "conditional": "gaussian", "dims": "common"},
+        {"prior": "gaussian", "conditional": "logistic", "dims": "tapered"},
+        {"prior": "laplace", "conditional": "laplace", "transform": "plain", "activation": "gdn"},
+        {"prior": "trainable-logistic", "conditional": "gaussian", "quantization": "noise"},
+        {"prior": "factorized", "conditional": "logistic", "linear_path": False},
+    ],
+    ids=lambda kind: kind["prior"],
+)
+def test_a_pass_of_every_kind(kind):
+    config = small(2, **kind)
+    model, params = NestedLatentModel(config), random_params(config)
+    output = jax.eval_shape(lambda params, x: model.apply({"params": params}, x, KEY), params, photos(3, 18, 13, 3))
+    assert output.x_hat.shape == (3, 18, 13, 3) and output.x_hat.dtype == jnp.float32
+    assert [bits.shape for bits in output.bits] == [(3,), (3,)]
+    above = photos(1, 3, 2, config.level_channels[1])
+    below = jax.eval_shape(lambda z: model.apply({"params": params}, 1, z, (5, 4), method="conditional"), above)
+    assert below.family == kind["conditional"]
+    assert below.mean.shape == below.scale.shape == (1, 5, 4, config.level_channels[0])
+    top = model.apply({"params": params}, 2, method="conditional")
+    if kind["prior"] == "factorized":
+        assert isinstance(top, Factorized) and top.channels == config.level_channels[-1]
+    else:
+        assert top.family == kind["prior"].removeprefix("trainable-")
+
+
+# --- p(z_L) and the scales ---
+
+
+@pytest.mark.parametrize("family", ["logistic", "gaussian", "laplace"])
+def test_a_predefined_prior_does_not_depend_on_parameters(family):
+    config = small(1, prior=family, prior_scale=0.5)
+    top = NestedLatentModel(config).apply({"params": random_params(config)}, 1, method="conditional")
+    assert top.family == family
+    assert top.mean.item() == 0 and top.scale.item() == 0.5
+
+
+def test_a_trainable_logistic_prior_has_its_own_mean_and_scale_in_each_channel():
+    config = small(2, prior="trainable-logistic", dims="tapered")
+    params = random_params(config)
+    top = NestedLatentModel(config).apply({"params": params}, 2, method="conditional")
+    np.testing.assert_array_equal(top.mean[0, 0, 0], params["prior_mean"])
+    np.testing.assert_allclose(top.scale[0, 0, 0], SCALE_MIN + np.exp(params["log_scale_2"]), rtol=1e-5)
+
+
+def test_bounded_is_the_scale_plus_the_least_one_up_to_the_largest():
+    log_scale = np.linspace(-12, 12, 241, dtype=np.float32)
+    scale = np.asarray(jax.jit(bounded)(log_scale))
+    np.testing.assert_allclose(scale, np.minimum(SCALE_MIN + np.exp(log_scale), SCALE_MAX), rtol=1e-5)
+    assert np.all(np.diff(scale) >= 0)
+
+
+def test_bounded_has_its_limits_and_finite_slopes_at_any_log_scale():
+    log_scale = np.float32([-1e30, -1e4, -50, -2, 0, 3, 5.54, 6, 1e4, 1e30])
+    scale, slope = jax.jit(jax.vmap(jax.value_and_grad(bounded)))(log_scale)
+    np.testing.assert_allclose(scale[:3], SCALE_MIN, rtol=1e-5)
+    np.testing.assert_allclose(scale[-3:], SCALE_MAX, rtol=1e-5)
+    np.testing.assert_allclose(slope[3:7], np.exp(log_scale[3:7]), rtol=1e-4)  # of SCALE_MIN + exp
+    np.testing.assert_allclose(slope[:3], 0, atol=1e-20)
+    np.testing.assert_array_equal(slope[-3:], 0)
+
+
+def test_the_bounds_of_the_scales_are_those_of_the_coders_tables():
+    np.testing.assert_allclose((SCALE_MIN, SCALE_MAX), (coding.SCALES[0], coding.SCALES[-1]), rtol=1e-6)
+
+
+# --- The gain and the linear path ---
+
+
+@pytest.mark.parametrize("lmbda", LAMBDAS)
+def test_step_gain_minimises_the_lagrangian_at_high_rates(lmbda):
+    def lagrangian(log_gain):
+        step = math.exp(-log_gain)
+        return -3 * math.log2(step) + lmbda * 255**2 * step**2 / 12
+
+    best = minimize_scalar(lagrangian, bounds=(-5, 10), method="bounded", options={"xatol": 1e-9})
+    assert step_gain(lmbda) == pytest.approx(math.exp(best.x), rel=1e-5)
+
+
+def test_gain_of_a_model():
+    assert NestedLatentModel(small(1, lmbda=0.1)).gain == step_gain(0.1)
+    # The lambdas of MS-SSIM are on another scale.
+    assert NestedLatentModel(small(1, lmbda=60.0, distortion="ms-ssim", patch_size=176)).gain == step_gain(0.013)
+
+
+def test_the_linear_path_alone_is_an_orthonormal_transform_code():
+    """With all components it keeps the energy, times the gain, and gives every photo back, whatever its size."""
+    config = small(1, strides=(2,), channels=12)
+    params = jax.tree.map(lambda p: np.zeros(p.shape, p.dtype), shapes_of_params(config))
+    params["analysis_basis"] = params["synthesis_basis"] = karhunen_loeve(photos(4, 8, 8, 3), 2, 12)
+    model, x = NestedLatentModel(config), photos(1, 7, 5, 3, seed=1)
+
+    @jax.jit
+    def there_and_back(x):
+        (z,) = model.apply({"params": params}, x, method="infer")
+        return z, model.apply({"params": params}, z, method="synthesise")
+
+    z, x_hat = there_and_back(x)
+    assert x_hat.shape == (1, 8, 6, 3)
+    np.testing.assert_allclose(x_hat[:, :7, :5], x, atol=1e-5)
+    padded = np.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)), mode="edge") - 0.5
+    np.testing.assert_allclose(np.sum(np.square(z)), model.gain**2 * np.sum(np.square(padded)), rtol=1e-4)
+
+
+# --- One training pass ---
+
+PASSES = {
+    1: {"prior": "factorized", "transform": "plain", "linear_path": False, "quantization": "noise"},
+    2: {"prior": "trainable-logistic", "conditional": "laplace", "dims": "tapered"},
+    5: {"activation": "gdn"},
+}
+DEAD = {1: {"log_scale_1"}, 2: set(), 5: set()}
+"""Parameters of each of these models that change nothing: the factorised prior has its own scales."""
+PHOTOS = np.repeat(photos(1, 18, 13, 3), 2, axis=0)  # one twice; on no level a multiple of the stride
+
+
+def by_hand(config, params, x, key):
+    """(bits of each level and photo, x_hat) from the definition of the chain."""
+    model, params = NestedLatentModel(config), {"params": params}
+    latents = model.apply(params, x, method="infer")
+    keys = jax.random.split(key, config.L)
+    noisy = [add_uniform_noise(k, z) for k, z in zip(keys, latents, strict=True)]
+    bits, mean = [], 0.0
+    for level, z in enumerate(noisy, start=1):
+        above = noisy[level] if level < config.L else None
+        prior = model.apply(params, level, above, z.shape[1:3], method="conditional")
+        bits.append(jnp.sum(prior.bits(z), axis=(1, 2, 3)))
+        if level == 1 and config.L > 1:
+            mean = prior.mean
+    pixels = noisy[0] if config.quantization == "noise" else bin_uniform(latents[0], mean)
+    return tuple(bits), model.apply(params, pixels, method="synthesise")[:, : x.shape[1], : x.shape[2]]
+
+
+@pytest.fixture(scope="module", params=PASSES, ids="L={}".format)
+def one_pass(request):
+    """(config, params, run); run(params, key) gives (gradients, output), compiled once."""
+    config = small(request.param, **PASSES[request.param])
+
+    @jax.jit
+    def run(params, key):
+        def loss(params):
+            output = NestedLatentModel(config).apply({"params": params}, PHOTOS, key)
+            return rate_distortion(config, output, PHOTOS)[0], output
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    return config, random_params(config), run
+
+
+def test_bits_and_reconstruction_follow_the_definition(one_pass):
+    config, params, run = one_pass
+    _, output = run(params, KEY)
+    assert len(output.bits) == config.L
+    bits, x_hat = jax.jit(by_hand, static_argnums=0)(config, params, PHOTOS, KEY)
+    for ours, expected in zip(output.bits, bits, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4)
+        assert np.all(np.asarray(ours) > 0)
+    np.testing.assert_allclose(output.x_hat, x_hat, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_are_finite_and_reach_every_parameter(one_pass):
+    config, params, run = one_pass
+    leaves, _ = jax.tree.flatten_with_path(run(params, KEY)[0])
+    assert [jax.tree_util.keystr(path) for path, leaf in leaves if not np.all(np.isfinite(leaf))] == []
+    dead = {jax.tree_util.keystr(path, simple=True, separator="/") for path, leaf in leaves if not np.any(leaf)}
+    assert dead == DEAD[config.L]
+
+
+def test_noise_depends_on_the_key_and_differs_between_photos(one_pass):
+    config, params, run = one_pass
+    first, again, other = (run(params, key)[1] for key in (KEY, KEY, jax.random.key(1)))
+    for level in range(config.L):
+        np.testing.assert_array_equal(first.bits[level], again.bits[level])
+        assert np.all(np.asarray(first.bits[level] != other.bits[level]))
+        assert first.bits[level][0] != first.bits[level][1]
+    np.testing.assert_array_equal(first.x_hat, again.x_hat)

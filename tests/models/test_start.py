@@ -1,0 +1,145 @@
+"""Where training starts: the Karhunen-Loève transform of the crops, and scales as large as the latents."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.fft import dctn
+
+from nlvc.config import tiny
+from nlvc.models.nested import SCALE_MAX, SCALE_MIN, NestedLatentModel
+from nlvc.models.start import START_DEVIATION, initialise, karhunen_loeve
+from nlvc.models.transforms import space_to_depth
+
+KEY = jax.random.key(3)
+CONFIG = tiny(L=3, channels=6, filters=4, latent_filters=3, patch_size=16, strides=(4, 2, 1), conditional="laplace")
+STD_TO_SCALE = {"laplace": 0.5**0.5, "logistic": 3**0.5 / np.pi}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """These programs run for milliseconds; optimising them takes many seconds."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+def smooth_photos(count, height, width, seed=0):
+    """Random walks in both directions: neighbours are alike, as in photos. float32 in [0, 1]."""
+    x = np.random.default_rng(seed).normal(size=(count, height, width, 3)).cumsum(axis=1).cumsum(axis=2)
+    x -= x.min(axis=(1, 2, 3), keepdims=True)
+    return (x / x.max(axis=(1, 2, 3), keepdims=True)).astype(np.float32)
+
+
+CROPS = smooth_photos(64, 16, 16)
+
+
+@pytest.fixture(scope="module")
+def params():
+    return initialise(CONFIG, KEY, CROPS)
+
+
+# --- The Karhunen-Loève transform ---
+
+
+def blocks_of(crops, block):
+    """Rows of the blocks of crops - 1/2, as the model sees them."""
+    return space_to_depth(crops.astype(np.float64) - 0.5, block).reshape(-1, 3 * block * block)
+
+
+def test_components_are_orthonormal_and_strongest_first():
+    basis = karhunen_loeve(CROPS, 4, 48)
+    assert basis.shape == (48, 48) and basis.dtype == np.float32
+    np.testing.assert_allclose(basis.T @ basis, np.eye(48), atol=1e-5)
+    coefficients = blocks_of(CROPS, 4) @ basis
+    energy = np.mean(coefficients**2, axis=0)
+    assert np.all(np.diff(energy) <= 1e-6 * energy[0])
+    # Over these blocks no two components go together: that is what makes it this transform.
+    products = coefficients.T @ coefficients / len(coefficients)
+    np.testing.assert_allclose(products, np.diag(energy), atol=1e-5 * energy[0])
+
+
+def test_all_components_give_every_block_back():
+    basis, blocks = karhunen_loeve(CROPS, 4, 48), blocks_of(smooth_photos(2, 8, 12, seed=1), 4)
+    np.testing.assert_allclose(blocks @ basis @ basis.T, blocks, atol=1e-5)
+
+
+def test_few_components_keep_more_than_as_many_of_a_dct():
+    blocks = blocks_of(CROPS, 4)
+    basis = karhunen_loeve(CROPS, 4, 6)
+    assert basis.shape == (48, 6)
+    dct = dctn(blocks.reshape(-1, 4, 4, 3), axes=(1, 2, 3), norm="ortho").reshape(-1, 48)
+    best_of_dct = np.sort(np.sum(dct**2, axis=0))[-6:].sum()
+    kept = np.sum((blocks @ basis) ** 2)
+    assert best_of_dct < kept <= np.sum(blocks**2) * (1 + 1e-6)
+
+
+def test_what_is_left_of_the_last_block_is_not_used():
+    crops = smooth_photos(4, 11, 9)
+    np.testing.assert_array_equal(karhunen_loeve(crops, 4, 5), karhunen_loeve(crops[:, :8, :8], 4, 5))
+
+
+# --- The whole start ---
+
+
+def test_bases_are_the_transform_in_two_copies(params):
+    basis = karhunen_loeve(CROPS, 4, 6)
+    np.testing.assert_array_equal(params["analysis_basis"], basis)
+    np.testing.assert_array_equal(params["synthesis_basis"], basis)
+    # The training step gives its buffers away, and one buffer cannot be given twice.
+    assert params["analysis_basis"].unsafe_buffer_pointer() != params["synthesis_basis"].unsafe_buffer_pointer()
+
+
+def test_training_starts_as_that_transform_code_with_calibrated_scales(params):
+    """The networks beside the linear path and the conditionals are silent: z_1 is the transform's, every mean zero."""
+    model = NestedLatentModel(CONFIG)
+
+    @jax.jit
+    def chain(params, x, above):
+        latents = model.apply({"params": params}, x, method="infer")
+        priors = [model.apply({"params": params}, n, above[n - 1], method="conditional") for n in (1, 2)]
+        return latents, priors, model.apply({"params": params}, latents[0], method="synthesise")
+
+    shapes = CONFIG.level_shapes(16, 16)
+    rng = np.random.default_rng(0)
+    above = [rng.normal(0, 10, (1, *shape, 6)).astype(np.float32) for shape in shapes[1:]]
+    latents, priors, x_hat = chain(params, CROPS, above)
+
+    coefficients = blocks_of(CROPS, 4) @ np.asarray(params["analysis_basis"], np.float64)
+    np.testing.assert_allclose(np.reshape(latents[0], (-1, 6)), model.gain * coefficients, rtol=1e-4, atol=1e-4)
+    kept = coefficients @ np.asarray(params["analysis_basis"], np.float64).T
+    np.testing.assert_allclose(space_to_depth(np.asarray(x_hat), 4).reshape(-1, 48), kept + 0.5, atol=1e-5)
+
+    for level, z in enumerate(latents, start=1):
+        std = np.sqrt(np.mean(np.square(z, dtype=np.float64), axis=(0, 1, 2)))
+        if level > 1:
+            np.testing.assert_allclose(std, START_DEVIATION, rtol=1e-3)
+        scale = STD_TO_SCALE["laplace" if level < 3 else "logistic"] * std
+        np.testing.assert_allclose(np.exp(params[f"log_scale_{level}"]), np.maximum(scale, 0.05), rtol=1e-3)
+        if level < 3:
+            prior = priors[level - 1]
+            assert prior.mean.shape == prior.scale.shape == (1, *shapes[level - 1], 6)
+            assert not np.any(prior.mean)
+            expected = np.minimum(SCALE_MIN + np.exp(params[f"log_scale_{level}"]), SCALE_MAX)
+            np.testing.assert_allclose(prior.scale, np.broadcast_to(expected, prior.scale.shape), rtol=1e-4)
+
+
+def test_the_start_is_the_same_for_the_same_key_and_crops(params):
+    again = initialise(CONFIG, KEY, CROPS)
+    for ours, theirs in zip(jax.tree.leaves(again), jax.tree.leaves(params), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_photos_of_one_colour_are_no_reason_for_infinities():
+    params = initialise(CONFIG, KEY, np.full_like(CROPS, 0.5))
+    for leaf in jax.tree.leaves(params):
+        assert np.all(np.isfinite(leaf))
+    np.testing.assert_allclose(params["log_scale_1"], np.log(0.05), rtol=1e-5)
+
+
+def test_without_a_linear_path_there_is_no_basis():
+    config = tiny(L=1, channels=3, filters=2, latent_filters=2, patch_size=16, strides=(4,), linear_path=False)
+    params = initialise(config, KEY, CROPS[:4])
+    assert params.keys() == {"analysis", "synthesis", "log_scale_1"}
+    assert all(isinstance(leaf, jnp.ndarray) and leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
