@@ -66,13 +66,13 @@ class Config:
     """Stand-in for rounding: noise everywhere, or noise for the rates and straight-through rounding for the pixels."""
 
     # The training.
-    steps: int = 1800
+    steps: int = 1400
     """Optimiser steps."""
     batch_size: int = 8
     """Crops per step."""
     patch_size: int = 128
     """Side of the square crops, pixels."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-4
     """Peak of the schedule: linear warm-up, then a cosine to a hundredth."""
     warmup_steps: int = 100
     """Steps of the linear warm-up."""

@@ -80,7 +80,6 @@ class Model:
         self._infer = jax.jit(lambda params, x: network.apply(params, x, method="infer"))
         self._synthesise = jax.jit(lambda params, z: network.apply(params, z, method="synthesise"))
 
-        @functools.partial(jax.jit, static_argnums=(1, 3))
         def conditional(params, level, above, shape):
             return network.apply(params, level, above, shape, method="conditional")
 
@@ -88,9 +87,13 @@ class Model:
         def table_parameters(params, level, above, shape):
             return quantise_parameters(conditional(params, level, above, shape))
 
-        self._conditional, self._table_parameters = conditional, table_parameters
+        @functools.partial(jax.jit, static_argnums=1)
+        def bits(params, level, above, z):
+            return conditional(params, level, above, z.shape[1:3]).bits(z)
+
+        self._table_parameters, self._bits = table_parameters, bits
         self._level_tables = coding.scale_tables(config.conditional)
-        self._top = top_codec_parameters(config, self._prior_of(config.L, None, None))
+        self._top = top_codec_parameters(config, conditional(self._params, config.L, None, None))
 
     def __repr__(self) -> str:
         return f"Model(L={self.config.L}, prior={self.config.prior!r}, fingerprint={self.fingerprint!r})"
@@ -130,12 +133,8 @@ class Model:
         bits = []
         for level, z in enumerate(latents, start=1):
             above = latents[level][None] if level < self.config.L else None
-            prior = self._prior_of(level, above, z.shape[:2])
-            bits.append(float(np.sum(np.asarray(prior.bits(jnp.asarray(z[None]))), dtype=np.float64)))
+            bits.append(float(np.sum(np.asarray(self._bits(self._params, level, above, z[None])), dtype=np.float64)))
         return tuple(bits)
-
-    def _prior_of(self, level: int, above: np.ndarray | None, shape: tuple[int, int] | None):
-        return self._conditional(self._params, level, above, shape)
 
 
 def load(path: str | Path) -> Model:
@@ -273,19 +272,18 @@ def top_codec_parameters(config: Config, prior) -> tuple[coding.Tables, np.ndarr
     def per_channel(values) -> np.ndarray:
         return np.broadcast_to(np.asarray(values, np.float64), (1, 1, 1, channels)).reshape(channels)
 
-    medians = per_channel(prior.quantile(0.5))
-    if not np.all(np.isfinite(medians)):
-        raise CodecError("p(z_L) of this model is not finite; it was not trained well")
-    offsets = np.rint(np.clip(medians * MEAN_UNITS, -MAX_SYMBOL, MAX_SYMBOL)).astype(np.int32)
     tail = 2.0**-18
-    reach = 1 + np.maximum(
-        np.abs(per_channel(prior.quantile(tail)) - offsets / MEAN_UNITS),
-        np.abs(per_channel(prior.quantile(1 - tail)) - offsets / MEAN_UNITS),
-    )
+    marks = np.array([0.5, tail, 1 - tail], np.float32).reshape(3, 1, 1, 1)
+    median, low, high = map(per_channel, jax.jit(lambda prior, p: prior.quantile(p))(prior, marks))
+    if not np.all(np.isfinite(median)):
+        raise CodecError("p(z_L) of this model is not finite; it was not trained well")
+    offsets = np.rint(np.clip(median * MEAN_UNITS, -MAX_SYMBOL, MAX_SYMBOL)).astype(np.int32)
+    reach = 1 + np.maximum(np.abs(low - offsets / MEAN_UNITS), np.abs(high - offsets / MEAN_UNITS))
     half = int(np.ceil(min(reach.max(), coding.SCALES[-1] * 16)))
     symbols = np.arange(-half, half + 1)
     places = (symbols[:, None] + offsets / MEAN_UNITS).astype(np.float32)
-    masses = np.exp(np.asarray(prior.log_mass(jnp.asarray(places[None, None])), np.float64)[0, 0])
+    log_masses = jax.jit(lambda prior, z: prior.log_mass(z))(prior, places[None, None])
+    masses = np.exp(np.asarray(log_masses, np.float64)[0, 0])
     # Float32 masses may sum to a little over 1.
     masses = np.broadcast_to(masses, places.shape) / np.maximum(masses.sum(0), 1.0)
     return coding.tables_from_masses([(-half, m) for m in masses.T]), np.arange(channels, dtype=np.int32), offsets

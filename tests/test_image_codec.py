@@ -14,19 +14,21 @@ from nlvc import coding, image_codec
 from nlvc.image_codec import CodecError, analyse, compress, decompress
 from nlvc.models import priors
 
-# Every L, prior, conditional, kind of dims and of transform at least once; with the `slow` product below, every pair.
+# Every L, prior, conditional, kind of dims, transform and nonlinearity at least once; `slow` has the whole product.
 PLAIN = {"transform": "plain", "linear_path": False}
 MODELS = {
     1: {"L": 1, "prior": "factorized"},
-    2: {"L": 2, "prior": "logistic", "conditional": "gaussian", "dims": "tapered"},
+    2: {},
     3: {"L": 3, "prior": "trainable-logistic", "conditional": "logistic", "activation": "gdn", **PLAIN},
     4: {"L": 4, "prior": "laplace", "conditional": "laplace", "dims": "tapered", **PLAIN},
     5: {"L": 5, "prior": "gaussian", "conditional": "logistic", **PLAIN},
-    6: {"L": 6, "prior": "factorized", "conditional": "laplace", **PLAIN},
+    6: {"L": 6, "prior": "factorized", "dims": "tapered", **PLAIN},
 }
-QUICK = {"L": 2, **PLAIN}
-# All of these are continued to 64 x 64 inside, so that a model is compiled for one size only.
-ONE_SIZE = [(1, 1, 3), (17, 33, 3), (64, 64), (33, 17, 4)]
+# The sizes of a row are continued to one size inside, 64 x 64 and so on: each model is compiled only once.
+SMALL = [(1, 1, 3), (17, 33, 3), (64, 64), (33, 17, 4)]
+WIDE = [(1, 300, 3), (40, 257), (64, 319, 4)]
+HIGH = [(65, 64, 3), (128, 63), (100, 1, 4)]
+SIZES = {1: SMALL, 2: SMALL, 3: HIGH, 4: SMALL, 5: WIDE, 6: SMALL}
 
 
 def picture(*shape, seed=0):
@@ -67,13 +69,8 @@ def check_round_trip(model, image):
 
 @pytest.mark.parametrize("L", MODELS)
 def test_every_kind_of_model(untrained, L):
-    for seed, shape in enumerate(ONE_SIZE):
+    for seed, shape in enumerate(SIZES[L]):
         check_round_trip(untrained(**MODELS[L]), picture(*shape, seed=seed))
-
-
-@pytest.mark.parametrize(("L", "shape"), [(5, (1, 300, 3)), (2, (65, 64)), (2, (128, 64, 4))])
-def test_sizes_that_no_stride_divides(untrained, L, shape):
-    check_round_trip(untrained(**MODELS[L]), picture(*shape))
 
 
 @pytest.mark.slow
@@ -94,7 +91,7 @@ def test_any_small_picture(untrained, height, width, tail, data):
         image = np.full(shape, data.draw(st.integers(0, 255), "value"), np.uint8)
     else:
         image = np.random.default_rng(data.draw(st.integers(0, 99), "seed")).integers(0, 256, shape, np.uint8)
-    check_round_trip(untrained(**QUICK), image)
+    check_round_trip(untrained(), image)
 
 
 def with_params(model, change):
@@ -113,14 +110,14 @@ def with_params(model, change):
 def test_wild_weights(untrained, seed, exponents, log_scale):
     """Latents far outside their tables, means and scales far outside their range, pixels beyond float32."""
     analysis, level, synthesis = (np.float32(10**exponent) for exponent in exponents)
-    gains = {"analysis": analysis, "level_syntheses_0": level, "synthesis": synthesis}
+    gains = {"analysis": analysis, "analysis_basis": analysis, "level_syntheses_0": level, "synthesis": synthesis}
 
     def change(name, value):
         if name.startswith("log_scale"):
             return value + np.float32(log_scale)
         return value * gains.get(name, np.float32(1))
 
-    model = with_params(untrained(**QUICK), change)
+    model = with_params(untrained(), change)
     # The bound on the payload tests the escapes: they cost what `ideal_bits` says.
     try:
         check_round_trip(model, picture(40, 50, 3, seed=seed))
@@ -129,7 +126,7 @@ def test_wild_weights(untrained, seed, exponents, log_scale):
 
 
 def test_escapes_do_occur(untrained):
-    model = with_params(untrained(**QUICK), lambda name, v: v * np.float32(20 if name == "analysis" else 1))
+    model = with_params(untrained(), lambda name, v: v * np.float32(1e5 if name == "analysis_basis" else 1))
     image = picture(40, 50, 3)
     check_round_trip(model, image)
     _, codecs, symbols = image_codec.encode(model, image, "RGB", None)
@@ -137,12 +134,12 @@ def test_escapes_do_occur(untrained):
     first, size = codec.tables.first[codec.indices], codec.tables.size[codec.indices]
     outside = (values < first) | (values >= first + size)
     assert outside.mean() > 0.2
-    assert np.abs(values).max() > 10_000
+    assert np.abs(values).max() > 5000
 
 
 @pytest.mark.parametrize("gain", [1e12, 1e38, math.inf, math.nan])
 def test_latents_that_cannot_be_coded(untrained, gain):
-    model = with_params(untrained(**QUICK), lambda name, v: v * np.float32(gain) if name == "analysis" else v)
+    model = with_params(untrained(), lambda name, v: v * np.float32(gain) if name.startswith("analysis") else v)
     for code in (compress, analyse):
         with pytest.raises(CodecError, match=r"^z_\d of this photo is not finite or too large"):
             code(picture(9, 9, 3), model=model)
@@ -180,32 +177,37 @@ def test_the_tables_of_the_prior_cost_what_the_prior_says(untrained, prior):
     assert ideal == pytest.approx(model, rel=0.005, abs=2)
 
 
-def test_the_tables_cost_what_the_model_estimates(untrained):
-    """The nearest of 64 scales and a sixteenth of a bin lose little against the model's own densities."""
-    model = with_params(untrained(**QUICK), lambda name, v: v * np.float32(0.1) if name.startswith("level_syn") else v)
-    coded = analyse(picture(64, 64, 3), model=model)
-    ideal = [bits.sum() for bits in coded.level_bits]
-    assert sum(ideal) == pytest.approx(sum(coded.estimated_bits), rel=0.03)
-    assert sum(coded.estimated_bits) > 500
+@pytest.mark.parametrize("family", priors.FAMILIES)
+def test_the_tables_cost_what_the_conditionals_say(family):
+    """The nearest of 64 scales and a mean in sixteenths lose little against the model's own densities."""
+    rng = np.random.default_rng(0)
+    mean, scale, p = rng.normal(0, 50, 40_000), 256 * 0.0005 ** rng.random(40_000), rng.random(40_000)
+    prior = priors.Prior(family, mean.astype(np.float32), scale.astype(np.float32))
+    indices, offset = map(np.asarray, jax.jit(image_codec.quantise_parameters)(prior))
+    symbols = image_codec.bin_latent(np.asarray(prior.quantile(p.astype(np.float32))), offset)
+    ideal = coding.ideal_bits(coding.scale_tables(family), symbols, indices).sum()
+    model = float(np.sum(np.asarray(jax.jit(priors.Prior.bits)(prior, image_codec.dequantise(symbols, offset)))))
+    assert 0.999 * model < ideal < 1.005 * model
 
 
 def test_grey_is_the_same_with_a_last_axis(untrained):
     image = picture(17, 33)
-    code = compress(image, model=untrained(**QUICK))
-    assert compress(image[:, :, None], model=untrained(**QUICK)) == code
-    assert decompress(code, model=untrained(**QUICK)).shape == (17, 33)
+    code = compress(image, model=untrained())
+    assert compress(image[:, :, None], model=untrained()) == code
+    assert decompress(code, model=untrained()).shape == (17, 33)
 
 
 def test_memory_layout_does_not_matter(untrained):
-    model, large = untrained(**QUICK), picture(40, 60, 4)
+    model, large = untrained(), picture(40, 60, 4)
     view = large[::2, ::-3]
     view.flags.writeable = False
     assert compress(view, model=model) == compress(view.copy(), model=model)
 
 
 def pillow(mode, **info):
-    """A picture of a Pillow mode, made from colours with every kind of transparency."""
-    image = Image.fromarray(picture(17, 33, 4)).convert(mode)
+    """A picture of a Pillow mode."""
+    channels = 4 if "A" in mode else 3
+    image = Image.fromarray(picture(17, 33, channels)).convert(mode)
     image.info.update(info)
     return image
 
@@ -229,7 +231,7 @@ def pillow(mode, **info):
     ids=lambda value: value if isinstance(value, str) else f"{value.mode} {value.info.get('transparency', '')}",
 )
 def test_pillow_modes(untrained, image, converted):
-    model = untrained(**QUICK)
+    model = untrained()
     code = compress(image, model=model)
     assert code == compress(np.asarray(image.convert(converted)), model=model)
     assert coding.read_header(code).mode == converted
@@ -238,7 +240,7 @@ def test_pillow_modes(untrained, image, converted):
 @pytest.mark.parametrize("mode", ["I;16", "I", "F"])
 def test_pillow_modes_of_more_bits_are_refused(untrained, mode):
     with pytest.raises(CodecError, match=f"8 bits a sample only.* mode {mode}"):
-        compress(Image.new(mode, (5, 4)), model=untrained(**QUICK))
+        compress(Image.new(mode, (5, 4)), model=untrained())
 
 
 @pytest.mark.parametrize(
@@ -259,7 +261,7 @@ def test_pillow_modes_of_more_bits_are_refused(untrained, mode):
 )
 def test_pictures_that_are_refused(untrained, image, words):
     with pytest.raises(CodecError, match=words):
-        compress(image, model=untrained(**QUICK))
+        compress(image, model=untrained())
 
 
 def test_binning_is_the_inverse_of_dequantising():

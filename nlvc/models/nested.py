@@ -17,6 +17,7 @@ from jax import Array
 
 from nlvc.config import PREDEFINED_PRIORS, Config
 from nlvc.models import priors
+from nlvc.models.factorized import Factorized, init_factorized
 from nlvc.models.quantize import add_uniform_noise, round_straight_through
 from nlvc.models.transforms import (
     Analysis,
@@ -72,13 +73,16 @@ class NestedLatentModel(nn.Module):
         self.log_scales = [self.param(f"log_scale_{level}", nn.initializers.zeros, (c,)) for level, c in
                            enumerate(channels, start=1)]  # fmt: skip
         if config.linear_path:
-            block = nn.initializers.orthogonal()
-            self.analysis_basis = self.param("analysis_basis", block, (3 * stride * stride, channels[0]))
-            self.synthesis_basis = self.param("synthesis_basis", block, (3 * stride * stride, channels[0]))
+            # Stored with entries around 1, so that one step of Adam turns it by a thousandth and not by a thirtieth: all
+            # samples of a block share their mean, and larger steps move z_1 by whole bins at once.
+            samples = 3 * stride * stride
+            start = nn.initializers.orthogonal(samples**0.5)
+            self.analysis_basis = self.param("analysis_basis", start, (samples, channels[0])) / samples**0.5
+            self.synthesis_basis = self.param("synthesis_basis", start, (samples, channels[0])) / samples**0.5
         if config.prior == "trainable-logistic":
             self.prior_mean = self.param("prior_mean", nn.initializers.zeros, (channels[-1],))
         if config.prior == "factorized":
-            self.prior_factors = self.param("prior_factors", priors.init_factorized, channels[-1])
+            self.prior_factors = self.param("prior_factors", init_factorized, channels[-1])
 
     @property
     def gain(self) -> float:
@@ -118,7 +122,7 @@ class NestedLatentModel(nn.Module):
             return priors.Prior(config.prior, jnp.zeros((1, 1, 1, 1)), jnp.full((1, 1, 1, 1), config.prior_scale))
         if config.prior == "trainable-logistic":
             return priors.logistic(_row(self.prior_mean), bounded(_row(self.log_scales[-1])))
-        return priors.Factorized(**self.prior_factors)
+        return Factorized(**self.prior_factors)
 
     def synthesise(self, z: Array) -> Array:
         """z_1 (B, h, w, C) -> x_hat (B, stride h, stride w, 3), near [0, 1] but not clipped."""

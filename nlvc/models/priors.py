@@ -36,7 +36,7 @@ Array = jax.Array
 _LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
 
 
-class _Verbs:
+class Verbs:
     """What follows from `log_cdf`, `log_survival` and `log_mass` alone."""
 
     def mass(self, z: Array) -> Array:
@@ -48,20 +48,20 @@ class _Verbs:
         return self.log_mass(z) * (-1.0 / math.log(2.0))
 
 
-def _as_float(z: Array | float) -> Array:
+def as_float(z: Array | float) -> Array:
     z = jnp.asarray(z)
     return z if jnp.issubdtype(z.dtype, jnp.floating) else z.astype(jnp.float32)
 
 
 def _align(z: Array | float, *parameters: Array | float) -> tuple[Array, ...]:
     """Arrays of equal rank (leading axes of length 1 added), so that what follows never promotes ranks."""
-    z = _as_float(z)
+    z = as_float(z)
     arrays = [z, *(jnp.asarray(p, z.dtype) for p in parameters)]
     rank = max(a.ndim for a in arrays)
     return tuple(a.reshape((1,) * (rank - a.ndim) + a.shape) for a in arrays)
 
 
-def _logistic_log_difference(lower: Array, upper: Array, width: Array) -> Array:
+def logistic_log_difference(lower: Array, upper: Array, width: Array) -> Array:
     """log(sigmoid(upper) - sigmoid(lower)) where width = upper - lower > 0, computed before rounding could harm it."""
     # The difference is sigmoid(upper) sigmoid(-lower) (1 - exp(-width)): nothing cancels.
     return jax.nn.log_sigmoid(upper) + jax.nn.log_sigmoid(-lower) + jnp.log(-jnp.expm1(-width))
@@ -72,7 +72,7 @@ def _logistic_log_difference(lower: Array, upper: Array, width: Array) -> Array:
 
 
 def _logistic_log_mass(d: Array, s: Array) -> Array:
-    return _logistic_log_difference((d - 0.5) / s, (d + 0.5) / s, 1.0 / s)
+    return logistic_log_difference((d - 0.5) / s, (d + 0.5) / s, 1.0 / s)
 
 
 def _sides(x: Array) -> tuple[Array, Array]:
@@ -191,7 +191,7 @@ FAMILIES: tuple[str, ...] = tuple(_STANDARD)
 """The families of `Prior`."""
 
 
-class Prior(_Verbs, struct.PyTreeNode):
+class Prior(Verbs, struct.PyTreeNode):
     """A logistic, Gaussian or Laplace distribution for every element of a latent.
 
     Attributes:
@@ -255,151 +255,3 @@ def gaussian(mean: Array | float = 0.0, scale: Array | float = 1.0) -> Prior:
 def laplace(mean: Array | float = 0.0, scale: Array | float = 1.0) -> Prior:
     """Laplace `Prior`: density exp(-|z - mean| / scale) / (2 scale)."""
     return Prior("laplace", mean, scale)
-
-
-# --- The learned, factorised prior. ---
-
-_FARTHEST = 1e6
-
-
-def init_factorized(key: Array, channels: int, filters: tuple[int, ...] = (3, 3, 3), init_scale: float = 10.0) -> dict:
-    """Starting parameters of a `Factorized` prior (Ballé et al. 2018, appendix 6.1).
-
-    A Flax initialiser: `Factorized(**self.param("prior", init_factorized, channels))`.
-
-    Args:
-      key: a JAX random key.
-      channels: C >= 1, the length of the latent's last axis.
-      filters: widths of the hidden layers of each channel's monotone network; empty gives a logistic.
-      init_scale: > 0, about how wide the density is at the start, in bins.
-
-    Returns:
-      {"layers": layers}, see `Factorized`; float32.
-
-    Raises:
-      ValueError: channels, a filter or init_scale is not positive.
-    """
-    if channels < 1 or any(width < 1 for width in filters) or not init_scale > 0:
-        raise ValueError(
-            "a factorised prior needs positive sizes; "
-            f"got channels={channels}, filters={tuple(filters)}, init_scale={init_scale}"
-        )
-    widths = (1, *filters, 1)
-    depth = len(widths) - 1
-    slope = init_scale ** (-1.0 / depth)
-    layers = {}
-    for k in range(depth):
-        fan_in, fan_out = widths[k], widths[k + 1]
-        # softplus of this is slope / fan_out: all layers together then spread the density over about init_scale bins.
-        start = math.log(math.expm1(slope / fan_out))
-        column = (channels, fan_out, 1)
-        layers[str(k)] = {
-            "matrix": jnp.full((channels, fan_out, fan_in), start, jnp.float32),
-            "bias": jax.random.uniform(jax.random.fold_in(key, k), column, jnp.float32, -0.5, 0.5),
-        }
-        if k < depth - 1:
-            layers[str(k)]["factor"] = jnp.zeros(column, jnp.float32)
-    return {"layers": layers}
-
-
-def _product(matrix: Array, columns: Array) -> Array:
-    # Accelerators round the factors of an ordinary float32 product to 10 bits or fewer.
-    return jnp.matmul(matrix, columns, precision=jax.lax.Precision.HIGHEST)
-
-
-class Factorized(_Verbs, struct.PyTreeNode):
-    """One learned density per channel, the same at every position (Ballé et al. 2018, appendix 6.1).
-
-    cdf = sigmoid(f_K(... f_1(z))), f_k(x) = g_k(softplus(matrix_k) x + bias_k), g_k(x) = x + tanh(factor_k) tanh(x)
-    and g_K the identity. Every f_k is strictly increasing, hence so is the cdf.
-
-    Attributes:
-      layers: {"0": {"matrix": (C, r_1, 1), "bias": (C, r_1, 1), "factor": (C, r_1, 1)}, "1": {"matrix": (C, r_2, r_1),
-        ...}, ...}, the last without a factor and with one row. All real values are allowed.
-
-    z has its channels last, (..., C); another C is a ValueError.
-    """
-
-    layers: Mapping[str, Mapping[str, Array]]
-
-    @property
-    def channels(self) -> int:
-        return self.layers["0"]["bias"].shape[0]
-
-    def _in_order(self) -> list[Mapping[str, Array]]:
-        return [self.layers[str(k)] for k in range(len(self.layers))]
-
-    def _columns(self, z: Array) -> Array:
-        """(..., C) -> (C, 1, N)."""
-        z = _as_float(z)
-        if z.ndim < 1 or z.shape[-1] != self.channels:
-            raise ValueError(f"a factorised prior of {self.channels} channels got a latent of shape {z.shape}; "
-                             "its last axis must be the channels")  # fmt: skip
-        return jnp.moveaxis(z, -1, 0).reshape(self.channels, 1, -1)
-
-    def _latent(self, columns: Array, shape: tuple[int, ...]) -> Array:
-        """(C, 1, N) -> shape, which is (..., C)."""
-        return jnp.moveaxis(columns.reshape(self.channels, *shape[:-1]), 0, -1)
-
-    def _logits(self, columns: Array) -> Array:
-        for layer in self._in_order():
-            columns = _product(jax.nn.softplus(layer["matrix"]), columns) + layer["bias"]
-            if "factor" in layer:
-                columns = columns + jnp.tanh(layer["factor"]) * jnp.tanh(columns)
-        return columns
-
-    def _logits_of(self, z: Array) -> Array:
-        return self._latent(self._logits(self._columns(z)), jnp.shape(z))
-
-    def cdf(self, z: Array) -> Array:
-        """P(Z <= z), in [0, 1]; of z's shape (..., C)."""
-        return jax.nn.sigmoid(self._logits_of(z))
-
-    def log_cdf(self, z: Array) -> Array:
-        """ln P(Z <= z), <= 0, finite in the far tails; of z's shape (..., C)."""
-        return jax.nn.log_sigmoid(self._logits_of(z))
-
-    def log_survival(self, z: Array) -> Array:
-        """ln P(Z > z), <= 0, finite in the far tails; of z's shape (..., C)."""
-        return jax.nn.log_sigmoid(-self._logits_of(z))
-
-    def log_mass(self, z: Array) -> Array:
-        """ln P(z - 1/2 < Z <= z + 1/2) <= 0; of z's shape (..., C), finite with finite gradients."""
-        lower = self._columns(z) - 0.5
-        width = jnp.ones_like(lower)
-        # The bin goes through the network as (lower edge, width): the difference of two edges' logits at the end would
-        # have lost a narrow bin's width. tanh(l + w) - tanh(l) = tanh(w) (1 - tanh(l + w) tanh(l)).
-        for layer in self._in_order():
-            slopes = jax.nn.softplus(layer["matrix"])
-            lower, width = _product(slopes, lower) + layer["bias"], _product(slopes, width)
-            if "factor" in layer:
-                factor, lower_tanh = jnp.tanh(layer["factor"]), jnp.tanh(lower)
-                bend = jnp.tanh(width) * (1.0 - jnp.tanh(lower + width) * lower_tanh)
-                lower, width = lower + factor * lower_tanh, width + factor * bend
-        width = jnp.maximum(width, jnp.finfo(width.dtype).tiny)
-        return self._latent(_logistic_log_difference(lower, lower + width, width), jnp.shape(z))
-
-    def quantile(self, p: Array | float) -> Array:
-        """The z with cdf(z) = p, by bisection within +-1e6; no gradient.
-
-        Args:
-          p: probabilities in [0, 1], broadcasting to (..., C): `quantile(0.5)` is the C medians.
-
-        Returns:
-          Array (..., C); -inf at p = 0, inf at p = 1.
-        """
-        p = _as_float(p)
-        p = jnp.broadcast_to(p, jnp.broadcast_shapes(p.shape, (self.channels,)))
-        target = logit(self._columns(p))
-        model = jax.lax.stop_gradient(self)
-
-        def halve(_, bracket):
-            low, high = bracket
-            middle = 0.5 * (low + high)
-            above = model._logits(middle) > target
-            return jnp.where(above, low, middle), jnp.where(above, middle, high)
-
-        start = jnp.full_like(target, -_FARTHEST), jnp.full_like(target, _FARTHEST)
-        low, high = jax.lax.fori_loop(0, 60, halve, start)
-        found = jnp.where(jnp.isinf(target), target, 0.5 * (low + high))
-        return jax.lax.stop_gradient(self._latent(found, p.shape))

@@ -14,9 +14,9 @@ import numpy as np
 from nlvc.config import Config
 from nlvc.models.nested import NestedLatentModel
 
-START_DEVIATION = 1.5
-"""Standard deviation, in bins, that every channel of z_2..z_L starts with. Much smaller ones drown in the noise of a
-bin, then cost nothing and tell nothing, and stay so: the deeper levels collapse."""
+START_DEVIATION = 0.7
+"""Standard deviation, in bins, that every channel of z_2..z_L starts with. Far smaller ones drown in the noise of a
+bin, cost nothing, tell nothing and stay so: the deeper levels collapse. Larger ones cost more than they tell at first."""
 
 # Standard deviation to the scale parameter of each family.
 _SCALE_OF_STD = {"gaussian": 1.0, "logistic": math.sqrt(3) / math.pi, "laplace": math.sqrt(0.5)}
@@ -27,7 +27,8 @@ def initialise(config: Config, key: jax.Array, crops: np.ndarray) -> dict:
     model = NestedLatentModel(config)
     params = jax.jit(model.init)(key, jnp.asarray(crops[:1]), key)["params"]
     if config.linear_path:
-        basis = jnp.asarray(karhunen_loeve(crops, config.level_strides[0], config.channels))
+        basis = karhunen_loeve(crops, config.level_strides[0], config.channels)
+        basis = jnp.asarray(basis * np.float32(len(basis) ** 0.5))
         # Two copies: the training step gives away its buffers, and no buffer can be given twice.
         params = {**params, "analysis_basis": basis, "synthesis_basis": basis.copy()}
     infer = jax.jit(lambda params, x: model.apply({"params": params}, x, method="infer"))

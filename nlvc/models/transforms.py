@@ -219,8 +219,8 @@ class Synthesis(nn.Module):
 class LevelAnalysis(nn.Module):
     """z_l (B, h, w, C) -> z_{l+1} (B, ceil(h/stride), ceil(w/stride), channels).
 
-    The maps of deep levels are a few positions wide, and a crop's fewer still: continued by zeros, almost every position
-    of a crop would be a corner, and the inside of a photo something never trained.
+    The maps of deep levels are a few positions wide, and a crop's fewer still: continued by zeros, almost every
+    position of a crop would be a corner, and the inside of a photo something never trained.
     """
 
     stride: int

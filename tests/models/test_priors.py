@@ -12,7 +12,8 @@ from flax import linen as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nlvc.models.priors import FAMILIES, Factorized, Prior, gaussian, init_factorized, laplace, logistic
+from nlvc.models.factorized import Factorized, init_factorized
+from nlvc.models.priors import FAMILIES, Prior, gaussian, laplace, logistic
 
 DISTRIBUTIONS = {"logistic": scipy.stats.logistic, "gaussian": scipy.stats.norm, "laplace": scipy.stats.laplace}
 every_family = pytest.mark.parametrize("family", FAMILIES)

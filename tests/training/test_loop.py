@@ -1,0 +1,146 @@
+"""The training step: pure, the same for the same numbers, and it learns."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from nlvc.config import base, paper
+from nlvc.training.loop import make_validation, schedule
+
+
+def distance(ours, other):
+    """The largest change of any parameter."""
+    changes = jax.tree.map(lambda a, b: np.max(np.abs(np.asarray(a) - np.asarray(b))), ours, other)
+    return max(jax.tree.leaves(changes))
+
+
+# --- The state at step 0 ---
+
+
+def test_the_first_state(first_state, config, assert_same):
+    assert first_state.step == 0 and first_state.step.dtype == np.int32
+    assert_same(first_state.ema, first_state.params)
+    assert first_state.params["analysis_basis"].shape == (48, config.channels)
+    for leaf in jax.tree.leaves(first_state):
+        assert np.all(np.isfinite(leaf))
+
+
+# --- The step ---
+
+
+def test_the_step_depends_on_its_arguments_alone(fresh, train_step, batch_at, assert_same):
+    def run():
+        state, told = fresh(), []
+        for number in range(3):
+            state, metrics = train_step(state, batch_at(number))
+            told.append(metrics)
+        return jax.device_get((state, told))
+
+    first = run()
+    train_step(fresh(), batch_at(9))  # something else in between
+    assert_same(run(), first)
+
+
+def test_the_state_is_given_away_and_the_batch_is_not(fresh, train_step, batch_at):
+    state, batch = fresh(), jax.device_put(batch_at(0))
+    after, _ = train_step(state, batch)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+    assert not batch.is_deleted()
+    np.testing.assert_array_equal(batch, batch_at(0))
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(after))
+
+
+def test_the_noise_is_another_at_every_step(fresh, train_step, batch_at):
+    _, now = train_step(fresh(), batch_at(0))
+    _, later = train_step(fresh().replace(step=jax.device_put(np.int32(1), jax.devices()[0])), batch_at(0))
+    assert now["bpp"] != later["bpp"]
+    assert now["bpp"] == pytest.approx(float(later["bpp"]), rel=0.3)
+
+
+def test_metrics_are_the_terms_of_the_loss(fresh, train_step, batch_at, config):
+    state, metrics = train_step(fresh(), batch_at(0))
+    assert state.step == 1
+    assert metrics.keys() == {"loss", "gradient_norm", "bpp", "bpp_levels", "mse", "psnr"}
+    metrics = jax.device_get(metrics)
+    assert metrics["bpp_levels"].shape == (2,) and np.all(metrics["bpp_levels"] > 0)
+    assert metrics["bpp"] == pytest.approx(metrics["bpp_levels"].sum(), rel=1e-5)
+    assert metrics["loss"] == pytest.approx(metrics["bpp"] + config.lmbda * 255**2 * metrics["mse"], rel=1e-5)
+    assert metrics["gradient_norm"] > 0
+
+
+def test_the_first_update_is_as_large_as_the_schedule_says(fresh, first_state, train_step, batch_at, config):
+    """Adam's first update of a parameter is its rate, whatever the gradient (unless that is almost nothing)."""
+    state, _ = train_step(fresh(), batch_at(0))
+    assert distance(state.params, first_state.params) == pytest.approx(config.learning_rate / 100, rel=0.02)
+
+
+def test_the_loss_falls_on_one_batch(fresh, train_step, batch_at, config):
+    state, losses = fresh(), []
+    for _ in range(config.steps):
+        state, metrics = train_step(state, batch_at(0))
+        losses.append(float(metrics["loss"]))
+    assert state.step == config.steps
+    assert np.all(np.isfinite(losses))
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+
+
+def test_the_running_mean_of_the_parameters(fresh, train_step, batch_at, config):
+    """ema <- decay ema + (1 - decay) params, with a short memory in the first steps."""
+    state = fresh()
+    for number in range(6):
+        before = jax.device_get(state.ema)
+        state, _ = train_step(state, batch_at(number))
+        decay = min(config.ema_decay, (1 + number) / (10 + number))
+        expected = jax.tree.map(lambda old, new, d=decay: d * old + (1 - d) * np.asarray(new), before, state.params)
+        assert distance(state.ema, expected) < 1e-6
+    # By now the updates are large enough for that to say something.
+    assert distance(state.ema, state.params) > 1e-3 and distance(state.ema, before) > 1e-3
+
+
+def test_the_memory_of_the_mean_is_at_last_that_of_the_configuration(fresh, first_state, train_step, batch_at, config):
+    late = jax.device_put(np.int32(10**6), jax.devices()[0])
+    state, _ = train_step(fresh().replace(step=late), batch_at(0))
+    moved = jax.tree.map(lambda new, old: (new - old) * (1 - config.ema_decay) + old, state.params, first_state.ema)
+    assert distance(state.ema, moved) < 1e-7 < distance(state.ema, state.params)
+
+
+# --- The schedule ---
+
+
+@pytest.mark.parametrize("changes", [{}, {"steps": 100_000, "warmup_steps": 1000, "learning_rate": 3e-4}])
+def test_ends_of_the_schedule(changes):
+    config = paper(**changes)
+    rate = schedule(config)
+    assert rate(0) == pytest.approx(config.learning_rate / 100, rel=1e-4)
+    assert rate(config.warmup_steps) == pytest.approx(config.learning_rate, rel=1e-4)
+    assert rate(config.steps) == pytest.approx(config.learning_rate / 100, rel=1e-4)
+    # Up in a straight line, and half-way down the cosine in the middle.
+    assert rate(config.warmup_steps // 2) == pytest.approx(config.learning_rate * 0.505, rel=1e-4)
+    middle = (config.warmup_steps + config.steps) // 2
+    assert rate(middle) == pytest.approx(config.learning_rate * 0.505, rel=1e-3)
+
+
+@pytest.mark.parametrize(("steps", "warmup_steps"), [(1, 0), (1, 100), (2, 100), (50, 100), (50, 0)])
+def test_a_run_may_be_shorter_than_its_warm_up(steps, warmup_steps):
+    config = base(steps=steps, warmup_steps=warmup_steps)
+    rates = [float(schedule(config)(step)) for step in range(0, steps + 1, max(1, steps // 5))]
+    assert np.all(np.isfinite(rates))
+    assert 0 < min(rates) and max(rates) <= config.learning_rate * (1 + 1e-6)
+
+
+# --- Validation ---
+
+
+def test_validation_is_always_the_same_measure(first_state, config, batch_at):
+    """Under the same noise for every call and every seed, so that runs compare."""
+    measure = make_validation(config, batch_at(3))
+    other = make_validation(dataclasses.replace(config, seed=config.seed + 1), batch_at(3))
+    first = measure(first_state.ema)
+    assert first.keys() == {"loss", "bpp", "bpp_levels", "mse", "psnr"}
+    assert first["loss"] == pytest.approx(float(first["bpp"] + config.lmbda * 255**2 * first["mse"]), rel=1e-5)
+    for again in (measure(first_state.ema), other(first_state.ema)):
+        for name in first:
+            np.testing.assert_array_equal(first[name], again[name])
+    assert measure(jax.tree.map(lambda leaf: leaf + 0.3, first_state.ema))["loss"] > first["loss"]
