@@ -71,8 +71,8 @@ def report(preset: str, levels: int, patch: int, repeats: int, peer) -> None:
     seconds = statistics.median(own)
     share = statistics.median(b / o for b, o in zip(bound, own, strict=True))
     text = f"{preset} L={levels}"
-    text = f"{text:<34}{patch:>4} px {seconds:8.3f} s a step, {BATCH / seconds:6.1f} images/s, {flops / 1e9:6.1f} GFLOP, "
-    text += f"{share:4.0%} of matrix products"
+    text = f"{text:<34}{patch:>4} px {seconds:8.3f} s a step, {BATCH / seconds:6.1f} images/s, "
+    text += f"{flops / 1e9:6.1f} GFLOP, {share:4.0%} of matrix products"
     if other:
         text += f", {statistics.median(p / o for p, o in zip(other, own, strict=True)):.2f} x as fast as CompressAI"
     print(text, flush=True)

@@ -146,7 +146,7 @@ class Config:
 
     @property
     def level_strides(self) -> tuple[int, ...]:
-        """`strides`, or the default: 16 to z_1 and, as in the hyperprior, 4 more to the deepest, in one or two steps."""
+        """`strides`, or the default: 16 to z_1 and, as in the hyperprior, 4 more to z_L, in one or two steps."""
         return self.strides or {1: (16,), 2: (16, 4)}.get(self.L, (16, 2, 2, *[1] * (self.L - 3)))
 
     @property

@@ -53,8 +53,8 @@ def run(config: Config) -> int:
     skipped = {name for split in photos.values() for name, _ in split.skipped}
     print("photos: " + ", ".join(f"{len(p)} {split}" for split, p in photos.items()) + f", {len(skipped)} skipped")
 
-    start_crops = next(stream(config, photos["train"], seed=config.seed + 1, batch_size=START_CROPS))
-    state = create_state(config, start_crops)
+    with stream(config, photos["train"], seed=config.seed + 1, batch_size=START_CROPS) as crops:
+        state = create_state(config, next(crops))
     with Checkpoints(workdir) as checkpoints:
         state = checkpoints.restore(state) or state
         if int(state.step):
@@ -86,9 +86,9 @@ def train(config: Config, state: TrainState, photos: dict, checkpoints: Checkpoi
     step_fn, rate = make_train_step(config), schedule(config)
     validate = make_validation(config, data.validation_crops(photos["validation"], config.patch_size, VALIDATION_CROPS))
     pending, began = [], time.perf_counter()
-    with Journal(workdir, start) as journal, signals() as received, progress(config, start) as bar:
+    with batches as crops, Journal(workdir, start) as journal, signals() as received, progress(config, start) as bar:
         for step in range(start + 1, config.steps + 1):
-            state, metrics = step_fn(state, next(batches))
+            state, metrics = step_fn(state, next(crops))
             pending.append(metrics)
             last = step == config.steps or bool(received)
             if last or step % config.log_every == 0 or step % config.checkpoint_every == 0:
@@ -110,8 +110,10 @@ def train(config: Config, state: TrainState, photos: dict, checkpoints: Checkpoi
 
 
 def stream(config: Config, photos, *, seed: int, batch_size: int, start: int = 0):
-    """Batches of the config's crops."""
-    return data.batches(photos, batch_size=batch_size, patch_size=config.patch_size, seed=seed, start=start)
+    """Batches of the config's crops, as a context manager that ends their threads."""
+    return contextlib.closing(
+        data.batches(photos, batch_size=batch_size, patch_size=config.patch_size, seed=seed, start=start)
+    )
 
 
 def summary(pending: list[dict], step: int) -> dict[str, float]:

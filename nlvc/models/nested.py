@@ -73,7 +73,7 @@ class NestedLatentModel(nn.Module):
         self.log_scales = [self.param(f"log_scale_{level}", nn.initializers.zeros, (c,)) for level, c in
                            enumerate(channels, start=1)]  # fmt: skip
         if config.linear_path:
-            # Stored with entries around 1, so that one step of Adam turns it by a thousandth and not by a thirtieth: all
+            # Stored with entries around 1, so that a step of Adam turns it by a thousandth and not by a thirtieth: the
             # samples of a block share their mean, and larger steps move z_1 by whole bins at once.
             samples = 3 * stride * stride
             start = nn.initializers.orthogonal(samples**0.5)

@@ -16,7 +16,7 @@ from nlvc.models.nested import NestedLatentModel
 
 START_DEVIATION = 0.7
 """Standard deviation, in bins, that every channel of z_2..z_L starts with. Far smaller ones drown in the noise of a
-bin, cost nothing, tell nothing and stay so: the deeper levels collapse. Larger ones cost more than they tell at first."""
+bin, cost nothing, tell nothing and stay so: the deeper levels collapse. Larger ones cost more than they tell."""
 
 # Standard deviation to the scale parameter of each family.
 _SCALE_OF_STD = {"gaussian": 1.0, "logistic": math.sqrt(3) / math.pi, "laplace": math.sqrt(0.5)}

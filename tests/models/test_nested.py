@@ -198,8 +198,8 @@ def test_the_linear_path_alone_is_an_orthonormal_transform_code():
 # --- One training pass ---
 
 PASSES = {
-    1: {"prior": "factorized", "transform": "plain", "linear_path": False, "quantization": "noise"},
-    2: {"prior": "trainable-logistic", "conditional": "gaussian", "dims": "tapered", "activation": "gdn"},
+    1: {"prior": "factorized", "activation": "gdn", "linear_path": False, "quantization": "noise"},
+    2: {"prior": "trainable-logistic", "conditional": "gaussian", "dims": "tapered"},
     5: {"prior": "logistic", "conditional": "laplace"},
 }
 DEAD = {1: {"log_scale_1"}, 2: set(), 5: set()}

@@ -1,16 +1,17 @@
-"""One very small model, started once, and its training step, compiled once for all of these tests."""
+"""One very small model, started once, and its training step, compiled once for all of these tests.
 
-import jax
+JAX is imported by the fixtures alone: this file may be read before tests/conftest.py has set JAX's environment.
+"""
+
 import numpy as np
 import pytest
-
-from nlvc.config import tiny
-from nlvc.training.loop import create_state, make_train_step
 
 
 @pytest.fixture(scope="package", autouse=True)
 def quick_compilation():
     """These programs run for milliseconds; optimising them takes many seconds."""
+    import jax
+
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     yield
@@ -19,6 +20,8 @@ def quick_compilation():
 
 @pytest.fixture(scope="package")
 def config():
+    from nlvc.config import tiny
+
     size = {"channels": 6, "filters": 4, "latent_filters": 4, "patch_size": 16, "strides": (4, 2), "batch_size": 2}
     rates = {"learning_rate": 5e-3, "warmup_steps": 4, "steps": 40, "ema_decay": 0.9, "clip_norm": 1.0}
     return tiny(L=2, conditional="laplace", seed=5, **size, **rates)
@@ -41,24 +44,33 @@ def batch_at():
 @pytest.fixture(scope="package")
 def first_state(quick_compilation, config, batch_at):
     """The state at step 0, as NumPy arrays."""
+    import jax
+
+    from nlvc.training.loop import create_state
+
     return jax.device_get(create_state(config, batch_at(0, count=64)))
 
 
 @pytest.fixture
 def fresh(first_state):
     """A function to a state at step 0 that may be given away."""
+    import jax
+
     # Copies, because an array on the CPU may share the memory of the NumPy array that it was made of.
     return lambda: jax.device_put(jax.tree.map(np.copy, first_state), jax.devices()[0])
 
 
 @pytest.fixture(scope="package")
 def train_step(quick_compilation, config):
+    from nlvc.training.loop import make_train_step
+
     return make_train_step(config)
 
 
 @pytest.fixture(scope="package")
 def assert_same():
     """assert_same(a, b): two trees of the same structure with the same bits in every leaf."""
+    import jax
 
     def check(ours, expected):
         assert jax.tree.structure(ours) == jax.tree.structure(expected)
