@@ -63,7 +63,7 @@ class Config:
     distortion: Literal["mse", "ms-ssim"] = "mse"
     """What is traded against the rate."""
     quantization: Literal["noise", "mixed"] = "mixed"
-    """Stand-in for rounding: noise everywhere, or noise for the rates and straight-through rounding for the pixels."""
+    """Stand-in for rounding: noise everywhere, or noise in a level's own rate, straight-through rounding elsewhere."""
 
     # The training.
     steps: int = 1400

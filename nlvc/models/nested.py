@@ -135,18 +135,17 @@ class NestedLatentModel(nn.Module):
     def __call__(self, x: Array, key: Array) -> Output:
         """One training pass: x (B, H, W, 3), a typed key for the noise."""
         latents = self.infer(x)
-        noisy = [add_uniform_noise(k, z) for k, z in zip(jax.random.split(key, len(latents)), latents, strict=True)]
-        bits, above, prior = [], None, None
+        bits, above = [], None
         for level in range(self.config.L, 0, -1):
-            z = noisy[level - 1]
+            z = latents[level - 1]
+            noisy = add_uniform_noise(jax.random.fold_in(key, level), z)
             prior = self.conditional(level, above, z.shape[1:3])
-            bits.append(jnp.sum(prior.bits(z), axis=(1, 2, 3)))
-            above = z
-        pixels = noisy[0]
-        if self.config.quantization == "mixed":
-            mean = prior.mean if self.config.L > 1 else jnp.zeros((1, 1, 1, 1))
-            pixels = round_straight_through(latents[0], mean)
-        return Output(self.synthesise(pixels)[:, : x.shape[1], : x.shape[2]], tuple(reversed(bits)))
+            bits.append(jnp.sum(prior.bits(noisy), axis=(1, 2, 3)))
+            # What the level below is given: with mixed quantisation just what the decoder will have. A level that says
+            # little is nearly always 0 there, and noise would teach its readers something that never comes.
+            mixed = self.config.quantization == "mixed"
+            above = round_straight_through(z, getattr(prior, "mean", 0.0)) if mixed else noisy
+        return Output(self.synthesise(above)[:, : x.shape[1], : x.shape[2]], tuple(reversed(bits)))
 
 
 def bounded(log_scale: Array) -> Array:

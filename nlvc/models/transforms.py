@@ -116,7 +116,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        init = nn.initializers.zeros if self.zero else nn.initializers.lecun_normal()
+        init = nn.initializers.zeros if self.zero else _flat_lecun_normal
         kernel = self.param("kernel", init, (self.size, self.size, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         if not self.edge:
@@ -124,6 +124,11 @@ class Conv(nn.Module):
         reach, (height, width) = self.size // 2, x.shape[1:3]
         x = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
         return add_bias(convolve(x, kernel)[:, reach : reach + height, reach : reach + width], bias)
+
+
+def _flat_lecun_normal(key: Array, shape: tuple[int, ...]) -> Array:
+    """Flax's `lecun_normal`, the same numbers, drawn as a matrix: on a CPU that compiles ten times as fast."""
+    return nn.initializers.lecun_normal()(key, (math.prod(shape[:-1]), shape[-1])).reshape(shape)
 
 
 class GDN(nn.Module):

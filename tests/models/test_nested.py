@@ -211,17 +211,16 @@ def by_hand(config, params, x, key):
     """(bits of each level and photo, x_hat) from the definition of the chain."""
     model, params = NestedLatentModel(config), {"params": params}
     latents = model.apply(params, x, method="infer")
-    keys = jax.random.split(key, config.L)
-    noisy = [add_uniform_noise(k, z) for k, z in zip(keys, latents, strict=True)]
-    bits, mean = [], 0.0
-    for level, z in enumerate(noisy, start=1):
-        above = noisy[level] if level < config.L else None
-        prior = model.apply(params, level, above, z.shape[1:3], method="conditional")
-        bits.append(jnp.sum(prior.bits(z), axis=(1, 2, 3)))
-        if level == 1 and config.L > 1:
-            mean = prior.mean
-    pixels = noisy[0] if config.quantization == "noise" else bin_uniform(latents[0], mean)
-    return tuple(bits), model.apply(params, pixels, method="synthesise")[:, : x.shape[1], : x.shape[2]]
+    bits, given = [], None
+    for level in range(config.L, 0, -1):
+        z = latents[level - 1]
+        noisy = add_uniform_noise(jax.random.fold_in(key, level), z)
+        prior = model.apply(params, level, given, z.shape[1:3], method="conditional")
+        bits.append(jnp.sum(prior.bits(noisy), axis=(1, 2, 3)))
+        # Mixed quantisation gives the level below, and the pixels, exactly what the decoder will have.
+        mean = 0.0 if isinstance(prior, Factorized) else prior.mean
+        given = noisy if config.quantization == "noise" else bin_uniform(z, mean)
+    return tuple(bits[::-1]), model.apply(params, given, method="synthesise")[:, : x.shape[1], : x.shape[2]]
 
 
 @pytest.fixture(scope="module", params=PASSES, ids="L={}".format)
