@@ -1,6 +1,7 @@
 """A trained model as one file: safetensors, with its configuration and a fingerprint in the header."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import jax
@@ -22,7 +23,8 @@ def save_model(path: Path, config: Config, params: dict) -> str:
 
     tensors = {name: np.ascontiguousarray(value) for name, value in _flatten(params).items()}
     print_ = fingerprint(config, tensors)
-    write_whole(path, save(tensors, metadata={"format": FORMAT, "config": config.to_json(), "fingerprint": print_}))
+    about = {"format": FORMAT, "config": config.to_json(), "fingerprint": print_}
+    write_whole(path, _in_order(save(tensors, metadata=about)))
     return print_
 
 
@@ -56,6 +58,14 @@ def fingerprint(config: Config, tensors: dict[str, np.ndarray]) -> str:
         digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape} ".encode())
         digest.update(tensors[name].tobytes())
     return digest.hexdigest()[:16]
+
+
+def _in_order(data: bytes) -> bytes:
+    """A safetensors file with its header sorted: the library puts metadata in another order each time."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[end:]
 
 
 def _flatten(params: dict) -> dict[str, jax.Array]:

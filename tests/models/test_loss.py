@@ -10,6 +10,7 @@ from nlvc.models.distortion import ms_ssim
 from nlvc.models.loss import rate_distortion
 from nlvc.models.nested import Output
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 lagrangian = jax.jit(rate_distortion, static_argnums=0)
 
 

@@ -1,7 +1,6 @@
 """Where training starts: the Karhunen-Loève transform of the crops, and scales as large as the latents."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.fft import dctn
@@ -11,18 +10,10 @@ from nlvc.models.nested import SCALE_MAX, SCALE_MIN, NestedLatentModel
 from nlvc.models.start import START_DEVIATION, initialise, karhunen_loeve
 from nlvc.models.transforms import space_to_depth
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY = jax.random.key(3)
 CONFIG = tiny(L=3, channels=6, filters=4, latent_filters=3, patch_size=16, strides=(4, 2, 1), conditional="laplace")
 STD_TO_SCALE = {"laplace": 0.5**0.5, "logistic": 3**0.5 / np.pi}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """These programs run for milliseconds; optimising them takes many seconds."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def smooth_photos(count, height, width, seed=0):
@@ -142,6 +133,6 @@ def test_photos_of_one_colour_are_no_reason_for_infinities():
 
 def test_without_a_linear_path_there_is_no_basis():
     config = tiny(L=1, channels=3, filters=2, latent_filters=2, patch_size=16, strides=(4,), linear_path=False)
-    params = initialise(config, KEY, CROPS[:4])
+    params = jax.eval_shape(lambda key: initialise(config, key, CROPS[:4]), KEY)
     assert params.keys() == {"analysis", "synthesis", "log_scale_1"}
-    assert all(isinstance(leaf, jnp.ndarray) and leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype(np.float32)}

@@ -25,6 +25,7 @@ from nlvc.models.transforms import (
     stages,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY = jax.random.key(0)
 WIDTHS = {"filters": 4, "latent_filters": 5}
 

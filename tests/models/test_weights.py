@@ -73,6 +73,13 @@ def test_round_trip(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
 
 
+def test_the_same_model_is_the_same_file(tmp_path, model_bytes):
+    """Runs are compared by their files, and safetensors orders its metadata anew each time."""
+    for _ in range(10):
+        save_model(tmp_path / "again", CONFIG, PARAMS)
+        assert (tmp_path / "again").read_bytes() == model_bytes
+
+
 def test_arrays_of_jax_and_views_are_written_as_they_read(tmp_path):
     path = tmp_path / "model.safetensors"
     array = np.arange(12, dtype=np.float32).reshape(3, 4)

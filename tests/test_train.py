@@ -1,0 +1,283 @@
+"""The loop of `python -m nlvc.train` on a toy model: signals, checkpoints, failures, and every word it says.
+
+What the loop calls (data, Orbax, the journal, the file of weights) is real; test_train_command.py runs the whole.
+"""
+
+import json
+import os
+import signal
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from nlvc import train
+from nlvc.config import Config, ConfigError, tiny
+from nlvc.models.weights import load_model
+from nlvc.training.loop import TrainState
+
+STEPS, EVERY = 12, 5
+FLAGS = ["--preset=tiny", "--L=2", f"--steps={STEPS}", f"--checkpoint-every={EVERY}", "--log-every=2"]
+
+
+def metrics(loss):
+    return {"loss": loss, "bpp": 3.0, "bpp_levels": np.array([1.0, 2.0]), "psnr": 30.0}
+
+
+@pytest.fixture
+def toy(monkeypatch, tmp_path):
+    """toy(more flags..., at={step: function}) -> exit status, of a run in tmp_path/run on three photos.
+
+    The parameters sum up the batches, so they tell whether each was seen once and in order. `at` is called in the
+    middle of a step with the new parameters, and may return others, or the loss as a string.
+    """
+    for name in "abc":
+        pixels = np.random.default_rng(ord(name)).integers(0, 256, (150, 150, 3), np.uint8)
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{name}.png")
+    hooks = {}
+
+    def make_train_step(config):
+        def step(state, batch):
+            number = int(state.step) + 1
+            params = {"w": state.params["w"] * 1.5 + float(batch.mean()) * number}
+            result = hooks.get(number, lambda _: None)(params)
+            params = result if isinstance(result, dict) else params
+            loss = float(result) if isinstance(result, str) else 1.0 / number
+            return TrainState(state.step + 1, params, params, ()), metrics(loss)
+
+        return step
+
+    def create_state(config, crops):
+        assert crops.shape == (train.START_CROPS, config.patch_size, config.patch_size, 3)
+        return TrainState(jnp.zeros((), jnp.int32), {"w": jnp.zeros(3)}, {"w": jnp.zeros(3)}, ())
+
+    monkeypatch.setattr(train, "make_train_step", make_train_step)
+    monkeypatch.setattr(train, "make_validation", lambda *_: lambda ema: metrics(float(ema["w"].sum())))
+    monkeypatch.setattr(train, "create_state", create_state)
+    monkeypatch.setattr(train, "report", lambda workdir, photos: f"table of {len(photos)}")
+    monkeypatch.setattr(train, "keep_freed_memory", lambda: None)
+
+    def run(*flags, at=None, workdir="run"):
+        hooks.clear()
+        hooks.update(at or {})
+        place = [f"--data={tmp_path / 'photos'}", f"--workdir={tmp_path / workdir}"]
+        before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        status = train.main([*FLAGS, *place, *flags])
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+        return status
+
+    return run
+
+
+def weights(workdir):
+    return load_model(workdir / "model.safetensors")[1]["w"]
+
+
+def lines(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def checkpoints(workdir):
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+
+
+def raises(number):
+    return lambda _: signal.raise_signal(number)
+
+
+def test_a_whole_run(toy, tmp_path, capsys):
+    assert toy() == 0
+    out, err = capsys.readouterr()
+    run = tmp_path / "run"
+    model = run / "model.safetensors"
+    config, _, fingerprint = load_model(model)
+    assert out.splitlines() == [
+        f"device: cpu (cpu), workdir: {run}",
+        "photos: 1 train, 1 validation, 1 test, 0 skipped",
+        f"model: {model}, fingerprint {fingerprint}",
+        "table of 1",
+    ]
+    assert config == Config.from_json((run / "config.json").read_text())
+    assert checkpoints(run) == [5, 10, 12]
+    assert f"{STEPS}/{STEPS}" in err
+    assert "loss 0.087  bpp 1.000+2.000  PSNR 30.00 dB" in err
+    assert "images/s" in err
+    steps = [line["step"] for line in lines(run) if "loss" in line]
+    assert steps == [2, 4, 5, 6, 8, 10, 12]
+    assert [line["step"] for line in lines(run) if "validation_loss" in line] == [5, 10, 12]
+    for line in lines(run):
+        prefix = "" if "loss" in line else "validation_"
+        assert {"loss", "bpp", "bpp_1", "bpp_2", "psnr"} <= {name.removeprefix(prefix) for name in line}
+    assert lines(run)[1]["loss"] == pytest.approx((1 / 3 + 1 / 4) / 2)
+    assert list((run / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("step", [1, 4, 5, 6, 11])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_the_same_command_resumes(toy, tmp_path, capsys, step, number, status):
+    assert toy(workdir="whole") == 0
+    assert toy(at={step: raises(number)}) == status
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1] == f"stopped by {number.name} at step {step}; the same command resumes"
+    run = tmp_path / "run"
+    assert not (run / "model.safetensors").exists()
+    assert checkpoints(run)[-1] == step
+    assert toy() == 0
+    assert f"resuming at step {step}" in capsys.readouterr().out
+    np.testing.assert_array_equal(weights(run), weights(tmp_path / "whole"))
+    steps = [line["step"] for line in lines(run) if "loss" in line]
+    assert steps == sorted({2, 4, 5, 6, 8, 10, 12} | {step})
+
+
+def test_a_signal_in_the_last_step_changes_nothing(toy, tmp_path, capsys):
+    assert toy(at={STEPS: raises(signal.SIGTERM)}) == 0
+    assert "stopped" not in capsys.readouterr().out
+    assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_a_second_ctrl_c_ends_at_once(toy, tmp_path, capsys):
+    def twice(_):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    assert toy(at={8: twice}) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "nlvc.train: stopped; the same command resumes"
+    assert checkpoints(tmp_path / "run") == [5]
+    assert toy() == 0
+
+
+class Killed(BaseException):
+    """Nothing catches it, as nothing catches `kill -9`."""
+
+
+def kill(_):
+    raise Killed
+
+
+@pytest.mark.parametrize("moments", [[1], [5], [6], [7, 7, 11], [12, 12]])
+def test_a_killed_run_resumes_at_its_last_checkpoint(toy, tmp_path, moments):
+    assert toy(workdir="whole") == 0
+    run = tmp_path / "run"
+    for moment in moments:
+        with pytest.raises(Killed):
+            toy(at={moment: kill})
+        with (run / "metrics.jsonl").open("a") as file:
+            file.write('{"step": 3, "lo')
+    assert toy() == 0
+    np.testing.assert_array_equal(weights(run), weights(tmp_path / "whole"))
+    steps = [line["step"] for line in lines(run) if "loss" in line]
+    assert steps == [2, 4, 5, 6, 8, 10, 12]
+
+
+def test_a_finished_run_is_only_reported_again(toy, tmp_path, capsys):
+    assert toy() == 0
+    before = (tmp_path / "run" / "model.safetensors").read_bytes()
+    assert toy(at={step: kill for step in range(STEPS + 1)}) == 0
+    assert "resuming at step 12" in capsys.readouterr().out
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("loss", ["nan", "inf", "-inf"])
+def test_a_loss_that_is_not_finite(toy, tmp_path, capsys, loss):
+    assert toy(at={7: lambda _: loss}) == 1
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last == (
+        "nlvc.train: the loss is not finite at step 8 or in the 2 before; try a lower --learning-rate or "
+        "--clip-norm, in another --workdir"
+    )
+    assert checkpoints(tmp_path / "run") == [5]
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("step", [5, 12])
+def test_parameters_that_are_not_finite_are_never_saved(toy, tmp_path, capsys, step):
+    """The loss was still finite, and the update that followed broke the parameters: what is saved must be sound."""
+    assert toy(at={step: lambda params: {"w": params["w"] * np.nan}}) == 1
+    assert "the loss is not finite at step" in capsys.readouterr().err
+    assert step not in checkpoints(tmp_path / "run")
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def snapshot(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_the_workdir_of_another_run(toy, tmp_path, capsys):
+    assert toy() == 0
+    before = snapshot(tmp_path / "run")
+    capsys.readouterr()
+    assert toy("--seed=1", "--lmbda=0.1") == 2
+    line = f"nlvc.train: {tmp_path / 'run'} holds a run with other lmbda, seed; give another --workdir\n"
+    assert capsys.readouterr().err == line
+    assert snapshot(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "words"),
+    [
+        (["--data=nowhere"], 1, "no photos called 'nowhere'"),
+        (["--L=0"], 2, "L=0: the number of latent levels must be from 1"),
+        (["--L=2", "--strides", "16", "3"], 2, "each must be a power of two"),
+        (["--steps=0"], 2, "steps=0: must be at least 1"),
+    ],
+)
+def test_what_cannot_be_leaves_no_trace(toy, tmp_path, capsys, flags, status, words):
+    assert toy(*flags) == status
+    err = capsys.readouterr().err
+    assert err.startswith("nlvc.train: ")
+    assert err.count("\n") == 1
+    assert words in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("flag", ["--no-such-flag", "--L=many", "--prior=cauchy", "--preset=huge"])
+def test_wrong_flags(flag, capsys):
+    with pytest.raises(SystemExit) as caught:
+        train.main([flag])
+    assert caught.value.code == 2
+    assert flag.partition("=")[0].strip("-") in capsys.readouterr().err
+
+
+def test_a_workdir_that_is_a_file(toy, tmp_path, capsys):
+    (tmp_path / "run").write_text("precious")
+    assert toy() == 1
+    assert str(tmp_path / "run") in capsys.readouterr().err
+    assert (tmp_path / "run").read_text() == "precious"
+
+
+def test_damaged_photos_are_counted(toy, tmp_path, capsys):
+    for name in "xyz":
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        (tmp_path / "photos" / f"{name}.jpg").write_text("not a photo")
+    assert toy() == 0
+    assert "photos: 1 train, 1 validation, 1 test, 3 skipped" in capsys.readouterr().out
+
+
+def test_ctrl_c_before_the_first_step(monkeypatch, capsys):
+    monkeypatch.setattr(train, "run", lambda config: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(train, "keep_freed_memory", lambda: None)
+    assert train.main(["--preset=tiny"]) == 130
+    assert capsys.readouterr().err == "nlvc.train: stopped; the same command resumes\n"
+
+
+def test_claiming_a_workdir(tmp_path):
+    train.claim(tmp_path / "new" / "run", tiny())
+    train.claim(tmp_path / "new" / "run", tiny())
+    with pytest.raises(ConfigError, match="other L, steps; give"):
+        train.claim(tmp_path / "new" / "run", tiny(L=1, steps=31))
+    (tmp_path / "new" / "run" / "config.json").write_text("{")
+    with pytest.raises(ConfigError, match="not JSON"):
+        train.claim(tmp_path / "new" / "run", tiny())
+
+
+def test_the_usual_workdir_says_what_differs():
+    names = {
+        train.default_workdir(config)
+        for config in (tiny(), tiny(L=3), tiny(prior="laplace"), tiny(lmbda=0.1), tiny(seed=1), tiny(data="/x/y"))
+    }
+    assert len(names) == 6
+    assert "runs/tiny-L3-logistic-0.013-embedded-seed0" in names
+    assert train.default_workdir(tiny(data="/x/y")).endswith("-y-seed0")
+    assert os.sep not in train.default_workdir(tiny(data="tfds:a/b")).removeprefix("runs/")
