@@ -34,7 +34,7 @@ class Config:
     """Number of latent levels, 1 to 8: 1 is the factorised-prior model, 2 the mean-scale hyperprior."""
     prior: Literal["logistic", "gaussian", "laplace", "trainable-logistic", "factorized"] = "logistic"
     """p(z_L): the first three are predefined, the last two learned."""
-    prior_scale: float = 1.0
+    prior_scale: float = 0.25
     """Scale of a predefined p(z_L) in bins; the standard logistic (1.0) costs 2.03 bits an element even at z_L = 0."""
     conditional: Literal["gaussian", "logistic", "laplace"] = "gaussian"
     """p(z_l | z_{l+1}): family with trainable mean and scale, convolved with the bin."""
@@ -221,8 +221,8 @@ def paper(**changes) -> Config:
     means beside the sigmas, additive noise as the stand-in for rounding, Adam. Not known: initialisation, strides of
     the deeper levels, schedule, crops.
     """
-    plain = {"transform": "plain", "activation": "gdn", "linear_path": False, "quantization": "noise"}
-    return Config(**{"preset": "paper", "L": 5, **plain, **changes})
+    plain = {"transform": "plain", "activation": "gdn", "linear_path": False}
+    return Config(**{"preset": "paper", "L": 5, "prior_scale": 1.0, "quantization": "noise", **plain, **changes})
 
 
 def tiny(**changes) -> Config:
