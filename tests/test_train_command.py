@@ -22,8 +22,8 @@ ROOT = Path(__file__).parents[1]
 STEPS = 60
 # From noise and in large steps, so that the loss falls far within few of them.
 FLAGS = (
-    f"--preset=tiny --L=2 --strides 16 2 --patch-size=64 --transform=plain --no-linear-path "
-    f"--learning-rate=3e-3 --prior-scale=1 --steps={STEPS} --checkpoint-every=3 --log-every=1 --data=photos --workdir=run"
+    "--preset=tiny --L=2 --strides 16 2 --patch-size=64 --transform=plain --no-linear-path --learning-rate=3e-3 "
+    f"--prior-scale=1 --steps={STEPS} --checkpoint-every=3 --log-every=1 --data=photos --workdir=run"
 ).split()
 
 
