@@ -55,7 +55,7 @@ class Config:
     activation: Literal["gdn", "gelu"] = "gelu"
     """Nonlinearity of analysis and synthesis (between levels it is always GELU)."""
     linear_path: bool = True
-    """A linear transform code (KLT of the first crops) beside analysis and synthesis, where training starts."""
+    """A linear transform code beside the networks, where training starts: KLT, and energies between levels."""
 
     # The objective.
     lmbda: float = 0.013

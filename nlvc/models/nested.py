@@ -17,6 +17,7 @@ from jax import Array
 
 from nlvc.config import PREDEFINED_PRIORS, Config
 from nlvc.models import priors
+from nlvc.models.energy import EnergyPath
 from nlvc.models.factorized import Factorized, init_factorized
 from nlvc.models.quantize import add_uniform_noise, round_straight_through
 from nlvc.models.transforms import (
@@ -62,14 +63,14 @@ class NestedLatentModel(nn.Module):
         self.analysis = Analysis(channels=channels[0], zero=config.linear_path, **image)
         self.synthesis = Synthesis(zero=config.linear_path, **image)
         self.level_analyses = [
-            LevelAnalysis(stride=s, channels=c, **widths)
+            LevelAnalysis(stride=s, channels=c, zero=config.linear_path, **widths)
             for s, c in zip(config.level_strides[1:], channels[1:], strict=True)
         ]
         self.level_syntheses = [
             LevelSynthesis(stride=s, channels=2 * c, **widths)
             for s, c in zip(config.level_strides[1:], channels[:-1], strict=True)
         ]
-        # The ordinary size of each channel: networks between levels see z / scale and speak of mean / scale.
+        # The ordinary size of each channel: networks between levels see z / spread and speak of mean / spread.
         self.log_scales = [self.param(f"log_scale_{level}", nn.initializers.zeros, (c,)) for level, c in
                            enumerate(channels, start=1)]  # fmt: skip
         if config.linear_path:
@@ -79,6 +80,10 @@ class NestedLatentModel(nn.Module):
             start = nn.initializers.orthogonal(samples**0.5)
             self.analysis_basis = self.param("analysis_basis", start, (samples, channels[0])) / samples**0.5
             self.synthesis_basis = self.param("synthesis_basis", start, (samples, channels[0])) / samples**0.5
+            self.energy_paths = [
+                EnergyPath(stride=s, below=below, above=above)
+                for s, below, above in zip(config.level_strides[1:], channels[:-1], channels[1:], strict=True)
+            ]
         if config.prior == "trainable-logistic":
             self.prior_mean = self.param("prior_mean", nn.initializers.zeros, (channels[-1],))
         if config.prior == "factorized":
@@ -97,8 +102,11 @@ class NestedLatentModel(nn.Module):
         if self.config.linear_path:
             z = z + jnp.dot(space_to_depth(x, stride), self.analysis_basis)
         latents = [self.gain * z]
-        for log_scale, transform in zip(self.log_scales, self.level_analyses, strict=False):
-            latents.append(transform(latents[-1] * _row(jnp.exp(-log_scale))))
+        for level, (log_scale, transform) in enumerate(zip(self.log_scales, self.level_analyses, strict=False)):
+            z = transform(latents[level] / spread(log_scale))
+            if self.config.linear_path:
+                z = z + self.energy_paths[level].analyse(latents[level])
+            latents.append(z)
         return tuple(latents)
 
     def conditional(self, level: int, above: Array | None = None, shape: tuple[int, int] | None = None):
@@ -110,11 +118,13 @@ class NestedLatentModel(nn.Module):
         if level == self.config.L:
             return self._top()
         log_scale = self.log_scales[level - 1]
-        parameters = self.level_syntheses[level - 1](above * _row(jnp.exp(-self.log_scales[level])))
-        if shape is not None:
-            parameters = parameters[:, : shape[0], : shape[1]]
+        parameters = self.level_syntheses[level - 1](above / spread(self.log_scales[level]))
         mean, change = jnp.split(parameters, 2, axis=-1)
-        return priors.Prior(self.config.conditional, mean * _row(jnp.exp(log_scale)), bounded(change + _row(log_scale)))
+        if self.config.linear_path:
+            change = change + self.energy_paths[level - 1].synthesise(above)
+        if shape is not None:
+            mean, change = mean[:, : shape[0], : shape[1]], change[:, : shape[0], : shape[1]]
+        return priors.Prior(self.config.conditional, mean * spread(log_scale), bounded(change + _row(log_scale)))
 
     def _top(self):
         config = self.config
@@ -152,6 +162,15 @@ def bounded(log_scale: Array) -> Array:
     """exp(log_scale), smoothly kept above SCALE_MIN and cut at SCALE_MAX, so that the coder has a table for it."""
     low = math.log(SCALE_MIN)
     return jnp.exp(jnp.minimum(low + jax.nn.softplus(log_scale - low), math.log(SCALE_MAX)))
+
+
+def spread(log_scale: Array) -> Array:
+    """(C,) -> (1, 1, 1, C): the ordinary size of z with its noise, in bins.
+
+    The noise (standard deviation 1/sqrt 12) keeps a silent channel from being divided by next to nothing: one rare 1
+    in it would drown all others, and a bin too far from the mean at a small scale costs thousands of bits.
+    """
+    return _row(jnp.exp(log_scale)) + 12**-0.5
 
 
 def _row(values: Array) -> Array:

@@ -1,8 +1,9 @@
-"""Where training starts: from a transform code, not from noise.
+"""Where training starts: from an adaptive transform code, not from noise.
 
 An ordinary initialisation spends its first thousands of steps finding what the Karhunen-Loève transform knows. Here
-the linear path is that transform of the training crops, and every conditional p(z_l|z_{l+1}) starts as the best
-distribution that does not look at z_{l+1}: zero mean, the channel's own scale.
+the linear path is that transform of the training crops, each z_{l+1} tells the strongest components of the local
+energies of z_l, and p(z_l|z_{l+1}) starts with zero mean and the scales which those energies predict. Without the
+linear path (preset paper) p(z_l|z_{l+1}) starts as the best distribution that does not look at z_{l+1}.
 """
 
 import math
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nlvc.config import Config
+from nlvc.models.energy import UNIT, log_energy
 from nlvc.models.nested import NestedLatentModel
 
 START_DEVIATION = 0.7
@@ -32,16 +34,44 @@ def initialise(config: Config, key: jax.Array, crops: np.ndarray) -> dict:
         # Two copies: the training step gives away its buffers, and no buffer can be given twice.
         params = {**params, "analysis_basis": basis, "synthesis_basis": basis.copy()}
     infer = jax.jit(lambda params, x: model.apply({"params": params}, x, method="infer"))
+    batches = [jnp.asarray(crops[first : first + 64]) for first in range(0, len(crops), 64)]
     for level in range(1, config.L + 1):
-        # Level by level, because the level above sees z_l / scale.
-        z = infer(params, jnp.asarray(crops[:64]))[level - 1]
-        deviation = jnp.maximum(jnp.sqrt(jnp.mean(z * z, axis=(0, 1, 2))), 1e-3)
-        if level > 1:
+        # Level by level, because the level above sees z_l / spread.
+        z = np.concatenate([infer(params, batch)[level - 1] for batch in batches])
+        deviation = np.maximum(np.sqrt(np.mean(z * z, axis=(0, 1, 2))), 1e-3)
+        if level > 1 and not config.linear_path:
             params = _scale_output(params, f"level_analyses_{level - 2}", START_DEVIATION / deviation)
-            deviation = jnp.full_like(deviation, START_DEVIATION)
+            deviation = np.full_like(deviation, START_DEVIATION)
+        if level < config.L and config.linear_path:
+            path, deviation = energy_path(z, config.level_strides[level], config.level_channels[level])
+            params = {**params, f"energy_paths_{level - 1}": jax.tree.map(jnp.asarray, path)}
         family = config.conditional if level < config.L else "logistic"
-        params = {**params, f"log_scale_{level}": jnp.log(jnp.maximum(_SCALE_OF_STD[family] * deviation, 0.05))}
+        log_scale = np.log(np.maximum(_SCALE_OF_STD[family] * deviation, 0.05))
+        params = {**params, f"log_scale_{level}": jnp.asarray(log_scale, jnp.float32)}
     return params
+
+
+def energy_path(z: np.ndarray, stride: int, components: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The start of an `EnergyPath` above z (N, h, w, C), and the standard deviations (C,) that its scales multiply.
+
+    An error of d in a log scale costs about d^2 nats an element, so a component coded in bins of width D costs
+    stride^2 D^2 / 12 - ln D nats: least at D^2 = 6 / stride^2. Energies of few samples are noisy in all components
+    alike; those that do not rise above that floor, the median, start silent.
+    """
+    energies = np.asarray(log_energy(jnp.asarray(z), stride), np.float64)
+    centre = energies.mean(axis=(0, 1, 2))
+    rows = (energies - centre).reshape(-1, z.shape[-1])
+    strengths, vectors = np.linalg.eigh(rows.T @ rows / len(rows))
+    heard = np.maximum(1 - np.median(strengths) / np.maximum(strengths, 1e-12), 0)[::-1][:components]
+    vectors = vectors[:, ::-1][:, :components]
+    analysis = vectors * heard * stride / math.sqrt(6)
+    coded = np.round(rows @ analysis)
+    # Least squares, with a trace of ridge because silent components are all zero.
+    synthesis = np.linalg.solve(coded.T @ coded + 1e-3 * len(coded) * np.eye(components), coded.T @ rows)
+    change = (coded @ synthesis).reshape(energies.shape).repeat(stride, axis=1).repeat(stride, axis=2)
+    deviation = np.sqrt(np.mean((z / np.exp(change[:, : z.shape[1], : z.shape[2]])) ** 2, axis=(0, 1, 2)))
+    path = {"analysis": analysis / UNIT, "bias": -centre @ analysis, "synthesis": synthesis / UNIT}
+    return {name: value.astype(np.float32) for name, value in path.items()}, deviation
 
 
 def _scale_output(params: dict, transform: str, gain: jax.Array) -> dict:

@@ -232,13 +232,14 @@ class LevelAnalysis(nn.Module):
     filters: int
     latent_filters: int
     channels: int
+    zero: bool = False
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
         x = nn.gelu(Conv(self.latent_filters, edge=True)(pad_to_multiple(z, self.stride)))
         for block in stages("plain", self.stride):
             x = nn.gelu(Conv(self.filters, edge=True)(space_to_depth(x, block)))
-        return Conv(self.channels, edge=True)(x)
+        return Conv(self.channels, zero=self.zero, edge=True)(x)
 
 
 class LevelSynthesis(nn.Module):

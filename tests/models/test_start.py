@@ -1,13 +1,16 @@
 """Where training starts: the Karhunen-Loève transform of the crops, and scales as large as the latents."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 from scipy.fft import dctn
 
 from nlvc.config import tiny
+from nlvc.models.energy import EnergyPath
 from nlvc.models.nested import SCALE_MAX, SCALE_MIN, NestedLatentModel
-from nlvc.models.start import START_DEVIATION, initialise, karhunen_loeve
+from nlvc.models.start import START_DEVIATION, energy_path, initialise, karhunen_loeve
 from nlvc.models.transforms import space_to_depth
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -83,39 +86,122 @@ def test_bases_are_the_transform_in_two_copies(params):
     assert analysis.unsafe_buffer_pointer() != synthesis.unsafe_buffer_pointer()
 
 
-def test_training_starts_as_that_transform_code_with_calibrated_scales(params):
-    """The networks beside the linear path and the conditionals are silent: z_1 is the transform's, every mean zero."""
-    model = NestedLatentModel(CONFIG)
+@jax.jit
+def chain(params, x, above):
+    """z_1..z_L of x, p(z_1|above[0]) and p(z_2|above[1]), and the photos of z_1."""
+    model, params = NestedLatentModel(CONFIG), {"params": params}
+    latents = model.apply(params, x, method="infer")
+    priors = [model.apply(params, n, above[n - 1], method="conditional") for n in (1, 2)]
+    return latents, priors, model.apply(params, latents[0], method="synthesise")
 
-    @jax.jit
-    def chain(params, x, above):
-        latents = model.apply({"params": params}, x, method="infer")
-        priors = [model.apply({"params": params}, n, above[n - 1], method="conditional") for n in (1, 2)]
-        return latents, priors, model.apply({"params": params}, latents[0], method="synthesise")
 
-    shapes = CONFIG.level_shapes(16, 16)
-    rng = np.random.default_rng(0)
-    above = [rng.normal(0, 10, (1, *shape, 6)).astype(np.float32) for shape in shapes[1:]]
+def test_training_starts_as_that_transform_code(params):
+    """The networks beside the linear paths are silent: z_1 is the transform's, every mean is zero."""
+    above = [np.ones((1, *shape, 6), np.float32) for shape in CONFIG.level_shapes(16, 16)[1:]]
     latents, priors, x_hat = chain(params, CROPS, above)
-
-    basis = karhunen_loeve(CROPS, 4, 6).astype(np.float64)
+    basis, gain = karhunen_loeve(CROPS, 4, 6).astype(np.float64), NestedLatentModel(CONFIG).gain
     coefficients = blocks_of(CROPS, 4) @ basis
-    np.testing.assert_allclose(np.reshape(latents[0], (-1, 6)), model.gain * coefficients, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(np.reshape(latents[0], (-1, 6)), gain * coefficients, rtol=1e-4, atol=1e-4)
     kept = coefficients @ basis.T + 0.5
     np.testing.assert_allclose(space_to_depth(np.asarray(x_hat), 4).reshape(-1, 48), kept, atol=1e-5)
+    assert not any(np.any(prior.mean) for prior in priors)
 
+
+def test_a_silent_level_above_means_the_scale_of_the_whole_channel(params):
+    shapes = CONFIG.level_shapes(16, 16)
+    _, priors, _ = chain(params, CROPS, [np.zeros((1, *shape, 6), np.float32) for shape in shapes[1:]])
+    for level, prior in enumerate(priors, start=1):
+        assert prior.scale.shape == (1, *shapes[level - 1], 6)
+        expected = np.minimum(SCALE_MIN + np.exp(params[f"log_scale_{level}"]), SCALE_MAX)
+        np.testing.assert_allclose(prior.scale, np.broadcast_to(expected, prior.scale.shape), rtol=1e-4)
+
+
+def test_the_top_level_starts_with_its_own_scales(params):
+    z = NestedLatentModel(CONFIG).apply({"params": params}, CROPS, method="infer")[-1]
+    std = np.sqrt(np.mean(np.square(z, dtype=np.float64), axis=(0, 1, 2)))
+    scale = np.exp(params["log_scale_3"])
+    np.testing.assert_allclose(scale, np.maximum(STD_TO_SCALE["logistic"] * std, 0.05), rtol=1e-3)
+
+
+def test_without_energies_the_levels_start_at_one_deviation():
+    config = dataclasses.replace(CONFIG, linear_path=False)
+    params = initialise(config, KEY, CROPS)
+    latents = NestedLatentModel(config).apply({"params": params}, CROPS, method="infer")
     for level, z in enumerate(latents, start=1):
         std = np.sqrt(np.mean(np.square(z, dtype=np.float64), axis=(0, 1, 2)))
         if level > 1:
             np.testing.assert_allclose(std, START_DEVIATION, rtol=1e-3)
         scale = STD_TO_SCALE["laplace" if level < 3 else "logistic"] * std
         np.testing.assert_allclose(np.exp(params[f"log_scale_{level}"]), np.maximum(scale, 0.05), rtol=1e-3)
-        if level < 3:
-            prior = priors[level - 1]
-            assert prior.mean.shape == prior.scale.shape == (1, *shapes[level - 1], 6)
-            assert not np.any(prior.mean)
-            expected = np.minimum(SCALE_MIN + np.exp(params[f"log_scale_{level}"]), SCALE_MAX)
-            np.testing.assert_allclose(prior.scale, np.broadcast_to(expected, prior.scale.shape), rtol=1e-4)
+
+
+# --- The energies ---
+
+
+def busy_and_calm(seed=1, count=256, stride=2):
+    """z (N, 4, 4, 8): normal numbers times a size that all channels of a block share, and those sizes, (N, 2, 2, 1)."""
+    rng = np.random.default_rng(seed)
+    size = np.exp(rng.normal(size=(count, 2, 2, 1))) * 3
+    z = rng.normal(size=(count, 2 * stride, 2 * stride, 8)) * size.repeat(stride, axis=1).repeat(stride, axis=2)
+    return z.astype(np.float32), size
+
+
+def coded_energies(path, z, stride=2):
+    """What the level above says after rounding, and the change of the log scales that its reader makes of it."""
+    module = EnergyPath(stride, below=z.shape[-1], above=path["bias"].size)
+    above = np.round(module.apply({"params": path}, z, method="analyse"))
+    return above, np.asarray(module.apply({"params": path}, above, method="synthesise"))
+
+
+def test_one_component_tells_the_size_that_all_channels_share():
+    z, size = busy_and_calm()
+    path, deviation = energy_path(z, stride=2, components=8)
+    above, change = coded_energies(path, z)
+    assert np.mean(above != 0, axis=(0, 1, 2)).argmax() == 0 and np.any(above[..., 0])
+    # The noise of a channel's four samples must not be told: nearly all that is said is the size.
+    assert np.mean(above[..., 1:] != 0) < 0.02
+    told = np.log(deviation) + change
+    error = told - np.log(size).repeat(2, axis=1).repeat(2, axis=2)
+    assert np.sqrt(np.mean(error**2)) < 0.35  # of sizes whose logarithms deviate by 1
+    assert np.corrcoef(told[:, ::2, ::2].mean(-1).ravel(), np.log(size).ravel())[0, 1] > 0.95
+
+
+def test_deviations_are_those_of_z_over_what_the_energies_tell():
+    z, _ = busy_and_calm()
+    path, deviation = energy_path(z, stride=2, components=8)
+    _, change = coded_energies(path, z)
+    np.testing.assert_allclose(np.sqrt(np.mean((z / np.exp(change)) ** 2, axis=(0, 1, 2))), deviation, rtol=1e-3)
+
+
+def test_the_energies_save_more_bits_than_they_cost():
+    """Against the best scale that does not change from place to place, in nats of a Gaussian."""
+    z, _ = busy_and_calm()
+    path, deviation = energy_path(z, stride=2, components=8)
+    above, change = coded_energies(path, z)
+    saved = np.log(np.sqrt(np.mean(z**2, axis=(0, 1, 2)))).mean() - np.mean(np.log(deviation) + change)
+    _, counts = np.unique(above[..., 0], return_counts=True)
+    entropy = -np.sum(counts / counts.sum() * np.log(counts / counts.sum()))
+    assert saved * z[0].size > 2 * entropy * above[0, ..., 0].size
+
+
+def test_equal_energies_everywhere_are_not_told():
+    z = np.random.default_rng(2).normal(size=(256, 4, 4, 8)).astype(np.float32) * 3
+    path, deviation = energy_path(z, stride=2, components=8)
+    above, _ = coded_energies(path, z)
+    assert np.mean(above != 0) < 0.01
+    np.testing.assert_allclose(deviation, 3, rtol=0.1)
+
+
+def test_sides_that_are_no_multiple_and_fewer_components():
+    z = busy_and_calm()[0][:, :3, :1]
+    path, deviation = energy_path(z, stride=2, components=5)
+    assert {name: value.shape for name, value in path.items()} == {
+        "analysis": (8, 5), "bias": (5,), "synthesis": (5, 8)
+    }  # fmt: skip
+    assert deviation.shape == (8,) and np.all(np.isfinite(deviation))
+
+
+# --- Ends ---
 
 
 def test_the_start_is_the_same_for_the_same_key_and_crops(params):
@@ -133,6 +219,6 @@ def test_photos_of_one_colour_are_no_reason_for_infinities():
 
 def test_without_a_linear_path_there_is_no_basis():
     config = tiny(L=1, channels=3, filters=2, latent_filters=2, patch_size=16, strides=(4,), linear_path=False)
-    params = jax.eval_shape(lambda key: initialise(config, key, CROPS[:4]), KEY)
+    params = initialise(config, KEY, CROPS[:4])
     assert params.keys() == {"analysis", "synthesis", "log_scale_1"}
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype(np.float32)}

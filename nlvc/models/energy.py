@@ -1,0 +1,51 @@
+"""Between levels, beside the networks: z_{l+1} tells where z_l is busy, and with it the scales of p(z_l|z_{l+1}).
+
+How large the coefficients of a transform code are changes from place to place, for all its components together. Telling
+that is most of what a hyperprior does (Ballé et al. 2018, section 3), and it is nearly linear in the logarithm.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from nlvc.models.transforms import add_bias, pad_to_multiple
+
+FLOOR = 0.125
+"""Standard deviation, in bins, below which an element is nearly always 0 and its energy says nothing."""
+
+UNIT = 0.1
+"""The maps are stored with entries around 1 and used times this, so that a step of Adam turns them a little."""
+
+
+def log_energy(z: Array, stride: int) -> Array:
+    """(B, h, w, C) in bins -> the logarithm of each channel's root mean square in blocks of stride x stride.
+
+    (B, ceil(h/stride), ceil(w/stride), C); edges are continued.
+    """
+    z = pad_to_multiple(z, stride)
+    batch, height, width, channels = z.shape
+    blocks = (z * z).reshape(batch, height // stride, stride, width // stride, stride, channels)
+    return 0.5 * jnp.log(jnp.mean(blocks, axis=(2, 4)) + FLOOR**2)
+
+
+class EnergyPath(nn.Module):
+    """Two linear maps between the log energies of z_l and z_{l+1}; they start at zero, or by `models.start`."""
+
+    stride: int
+    below: int
+    above: int
+
+    def setup(self):
+        zeros = nn.initializers.zeros
+        self.analysis = self.param("analysis", zeros, (self.below, self.above))
+        self.bias = self.param("bias", zeros, (self.above,))
+        self.synthesis = self.param("synthesis", zeros, (self.above, self.below))
+
+    def analyse(self, z: Array) -> Array:
+        """z_l (B, h, w, C_l) in bins -> its part of z_{l+1}, (B, ceil(h/stride), ceil(w/stride), C_{l+1})."""
+        return add_bias(jnp.dot(log_energy(z, self.stride), UNIT * self.analysis), self.bias)
+
+    def synthesise(self, above: Array) -> Array:
+        """z_{l+1} (B, h, w, C_{l+1}) -> the change of z_l's log scales, (B, stride h, stride w, C_l)."""
+        change = jnp.dot(above, UNIT * self.synthesis)
+        return change.repeat(self.stride, axis=1).repeat(self.stride, axis=2)
