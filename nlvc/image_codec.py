@@ -9,10 +9,7 @@ sure to decode where the same software runs on the same kind of machine as the o
 """
 
 import functools
-import io
 import math
-import struct
-import warnings
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import NamedTuple
@@ -21,10 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from PIL import Image
 
 from nlvc import coding
 from nlvc.config import PREDEFINED_PRIORS, Config
+from nlvc.data.planes import decode_alpha, encode_alpha, planes, to_pixels
 from nlvc.models.nested import NestedLatentModel
 from nlvc.models.weights import load_model
 
@@ -156,7 +153,7 @@ def compress(image, *, model: Model | str | Path | None = None, quality: float |
       The bytes of an `.nlvc` file.
 
     Raises:
-      ValueError (CodecError, ModelError): for a picture or a model that cannot be used.
+      ValueError (CodecError, PictureError, ModelError): for a picture or a model that cannot be used.
     """
     model = ready(model)
     if quality is not None:
@@ -168,8 +165,8 @@ def compress(image, *, model: Model | str | Path | None = None, quality: float |
 def decompress(data: bytes, *, model: Model | str | Path | None = None) -> np.ndarray:
     """The picture in an `.nlvc` file: uint8 (H, W), (H, W, 3) or (H, W, 4).
 
-    model: the one that wrote it, `load`ed or where it lies. Raises ValueError (BitstreamError, CodecError, ModelError)
-    for a file that is damaged, foreign, or of another model.
+    model: the one that wrote it, `load`ed or where it lies. Raises ValueError (BitstreamError, CodecError, ModelError,
+    PictureError) for a file that is damaged, foreign, or of another model.
     """
     header, payload, alpha = coding.unpack(data)
     model = ready(model)
@@ -227,6 +224,7 @@ def encode(
 ) -> tuple[bytes, list[LevelCodec], list[np.ndarray]]:
     """(file, codecs, symbols) of uint8 pixels (H, W, 3), the latter two for z_1..z_L."""
     height, width, _ = pixels.shape
+    check_size(width, height)
     size = padded_size(height, width)
     x = np.pad(pixels, ((0, size[0] - height), (0, size[1] - width), (0, 0)), mode="edge")
     waiting = model.latents(x.astype(np.float32) / 255)
@@ -289,54 +287,6 @@ def top_codec_parameters(config: Config, prior) -> tuple[coding.Tables, np.ndarr
     return coding.tables_from_masses([(-half, m) for m in masses.T]), np.arange(channels, dtype=np.int32), offsets
 
 
-def planes(image) -> tuple[np.ndarray, str, np.ndarray | None]:
-    """A picture as (uint8 RGB (H, W, 3), mode, alpha (H, W) or None). Raises CodecError for what cannot be coded."""
-    if isinstance(image, Image.Image):
-        image = _from_pillow(image)
-    image = np.asarray(image)
-    if image.dtype != np.uint8:
-        raise CodecError(f"pictures of 8 bits a sample only (uint8), got {image.dtype}: convert it first")
-    if image.ndim == 3 and image.shape[2] == 1:
-        image = image[:, :, 0]
-    if not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))):
-        raise CodecError(f"a picture has shape (H, W), (H, W, 3) or (H, W, 4), got {image.shape}")
-    check_size(image.shape[1], image.shape[0])
-    if image.ndim == 2:
-        return np.repeat(image[:, :, None], 3, axis=2), "L", None
-    if image.shape[2] == 3:
-        return image, "RGB", None
-    return image[:, :, :3], "RGBA", image[:, :, 3]
-
-
-def to_pixels(x: np.ndarray, mode: str) -> np.ndarray:
-    """x float32 (H, W, 3), nominally in [0, 1], to uint8 (H, W, 3), or (H, W) for mode L: the mean of the channels."""
-    x = np.clip(np.nan_to_num(x), 0, 1)
-    if mode == "L":
-        x = x.mean(axis=2, dtype=np.float32)
-    return np.rint(x * np.float32(255)).astype(np.uint8)
-
-
-def encode_alpha(alpha: np.ndarray) -> bytes:
-    """A plane uint8 (H, W) without loss, as PNG."""
-    file = io.BytesIO()
-    Image.fromarray(alpha).save(file, "PNG", optimize=True)
-    return file.getvalue()
-
-
-def decode_alpha(data: bytes, width: int, height: int) -> np.ndarray:
-    """Undoes `encode_alpha`. Raises CodecError for anything but a grey PNG of that size."""
-    # Pillow must not even begin with another size, and says by warnings what here is an error or of no account.
-    if not data.startswith(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">IIBB", width, height, 8, 0)):
-        raise CodecError("damaged file: its alpha plane is not of the picture's size")
-    try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            if image.size == (width, height) and image.mode == "L":
-                return np.asarray(image)
-    except Exception:  # Pillow's decoders raise almost anything on damaged data
-        pass
-    raise CodecError("damaged file: its alpha plane cannot be read")
-
-
 def padded_size(height: int, width: int) -> tuple[int, int]:
     """The size that the networks see."""
     return math.ceil(height / PADDED_TO) * PADDED_TO, math.ceil(width / PADDED_TO) * PADDED_TO
@@ -364,11 +314,3 @@ def ready(model: Model | str | Path | None) -> Model:
 @functools.lru_cache(maxsize=2)
 def _loaded(path: Path, _modified: int) -> Model:
     return load(path)
-
-
-def _from_pillow(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith(("I", "F")):
-        raise CodecError(f"pictures of 8 bits a sample only, got Pillow mode {image.mode}: convert it first")
-    if image.has_transparency_data:  # also a transparent colour beside a palette, grey or RGB
-        return np.asarray(image.convert("RGBA"))
-    return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))

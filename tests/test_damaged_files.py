@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from nlvc import coding, image_codec
 from nlvc.coding import BitstreamError, MessageError
+from nlvc.data.planes import PictureError
 from nlvc.image_codec import CodecError, decompress
 
 SHAPE = 7, 9, 4
@@ -35,7 +36,7 @@ def refused(data, model):
     text = str(caught.value)
     assert text.strip()
     assert "\n" not in text
-    assert isinstance(caught.value, (BitstreamError, CodecError, MessageError))
+    assert isinstance(caught.value, (BitstreamError, CodecError, MessageError, PictureError))
     return text
 
 
@@ -125,7 +126,7 @@ def outcome(data, model):
     """A crafted file may by chance be a picture; all that is sure is its shape, or one clear error."""
     try:
         picture = decompress(data, model=model)
-    except (BitstreamError, CodecError, MessageError) as error:
+    except (BitstreamError, CodecError, MessageError, PictureError) as error:
         return str(error)
     assert picture.shape == SHAPE
     assert picture.dtype == np.uint8

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from nlvc import coding, image_codec
+from nlvc.data.planes import PictureError
 from nlvc.image_codec import CodecError, analyse, compress, decompress
 from nlvc.models import priors
 
@@ -239,7 +240,7 @@ def test_pillow_modes(untrained, image, converted):
 
 @pytest.mark.parametrize("mode", ["I;16", "I", "F"])
 def test_pillow_modes_of_more_bits_are_refused(untrained, mode):
-    with pytest.raises(CodecError, match=f"8 bits a sample only.* mode {mode}"):
+    with pytest.raises(PictureError, match=f"8 bits a sample only.* mode {mode}"):
         compress(Image.new(mode, (5, 4)), model=untrained())
 
 
@@ -260,7 +261,7 @@ def test_pillow_modes_of_more_bits_are_refused(untrained, mode):
     ],
 )
 def test_pictures_that_are_refused(untrained, image, words):
-    with pytest.raises(CodecError, match=words):
+    with pytest.raises((CodecError, PictureError), match=words):
         compress(image, model=untrained())
 
 
@@ -289,16 +290,3 @@ def test_parameters_become_the_nearest_integers():
     limit = image_codec.MAX_SYMBOL
     np.testing.assert_array_equal(offset[:9], [0, 0, 1, -1, 24, -16004, limit, -limit, limit])
     assert abs(int(offset[9])) <= limit
-
-
-def test_pixels_are_rounded_and_clipped():
-    x = np.array([[[-1, 0.499 / 255, 0.501 / 255], [0.5, 254.6 / 255, 7]]], np.float32)
-    np.testing.assert_array_equal(image_codec.to_pixels(x, "RGB"), [[[0, 0, 1], [128, 255, 255]]])
-    np.testing.assert_array_equal(image_codec.to_pixels(x, "L"), [[0, 212]])
-
-
-@pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_pixels_that_are_not_finite_are_still_pixels(mode):
-    x = np.array([[[np.inf, -np.inf, np.nan], [3e38, 3e38, 3e38], [-np.inf, np.nan, np.nan]]], np.float32)
-    expected = np.array([[[255, 0, 0], [255, 255, 255], [0, 0, 0]]])
-    np.testing.assert_array_equal(image_codec.to_pixels(x, mode), expected if mode == "RGB" else expected.mean(axis=2))
