@@ -22,8 +22,9 @@ def save_model(path: Path, config: Config, params: dict) -> str:
     from safetensors.numpy import save
 
     tensors = {name: np.ascontiguousarray(value) for name, value in _flatten(params).items()}
-    print_ = fingerprint(config, tensors)
-    about = {"format": FORMAT, "config": config.to_json(), "fingerprint": print_}
+    text = config.to_json()
+    print_ = fingerprint(text, tensors)
+    about = {"format": FORMAT, "config": text, "fingerprint": print_}
     write_whole(path, _in_order(save(tensors, metadata=about)))
     return print_
 
@@ -42,18 +43,22 @@ def load_model(path: Path) -> tuple[Config, dict, str]:
         raise ModelError(f"{path}: there is no such model file") from None
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path}: not a model file ({error})") from None
+    text = about.get("config", "")
     try:
-        config = Config.from_json(about["config"])
-    except (KeyError, ConfigError) as error:
+        config = Config.from_json(text)
+    except ConfigError as error:
         raise ModelError(f"{path}: the configuration in it cannot be read ({error})") from None
-    if fingerprint(config, tensors) != about.get("fingerprint"):
+    if fingerprint(text, tensors) != about.get("fingerprint"):
         raise ModelError(f"{path}: damaged: its contents do not match its fingerprint")
     return config, _unflatten(tensors), about["fingerprint"]
 
 
-def fingerprint(config: Config, tensors: dict[str, np.ndarray]) -> str:
-    """16 hex digits that change with any weight or any choice that shapes the model."""
-    digest = hashlib.sha256(config.to_json().encode())
+def fingerprint(config: str, tensors: dict[str, np.ndarray]) -> str:
+    """16 hex digits that change with any weight and any choice.
+
+    config: its JSON as the file has it, so that fields which later versions add do not change the fingerprint.
+    """
+    digest = hashlib.sha256(config.encode())
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape} ".encode())
         digest.update(tensors[name].tobytes())
