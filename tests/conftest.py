@@ -88,3 +88,33 @@ def untrained(model_file):
     from nlvc.image_codec import load
 
     return functools.cache(lambda **fields: load(model_file(**fields)))
+
+
+@pytest.fixture(scope="session")
+def load_once():
+    """`image_codec.load`, which loads a path only once, so that its programs are compiled once."""
+    from nlvc.image_codec import load
+
+    return functools.cache(load)
+
+
+@pytest.fixture
+def nlvc(capsys, model_file, load_once, monkeypatch):
+    """nlvc(arguments...) -> (exit status, stdout, stderr) of the command, in this process.
+
+    compress and decompress are given `model_file()` unless a model is named; stderr is checked to be tidy.
+    """
+    from nlvc import cli, image_codec
+
+    monkeypatch.setattr(image_codec, "load", load_once)
+
+    def run(command: str, *arguments: str | os.PathLike) -> tuple[int, str, str]:
+        if command != "info" and "--model" not in arguments:
+            arguments += ("--model", model_file())
+        capsys.readouterr()
+        status = cli.main([command, *map(os.fspath, arguments)])
+        out, err = capsys.readouterr()
+        assert all(line.startswith("nlvc: ") for line in err.splitlines()), err
+        return status, out, err
+
+    return run

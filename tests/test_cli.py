@@ -1,9 +1,7 @@
-"""The `nlvc` command, on files and folders, at its best and when everything goes wrong."""
+"""The `nlvc` command on single files, at its best and when everything goes wrong; folders: test_cli_folders.py."""
 
 import errno
-import functools
 import os
-import re
 import shutil
 from pathlib import Path
 
@@ -12,30 +10,6 @@ import pytest
 from PIL import Image
 
 from nlvc import __version__, cli, coding, image_codec
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_load():
-    """The command loads a model each time; here its programs are compiled once for all of this file."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(image_codec, "load", functools.cache(image_codec.load))
-        yield
-
-
-@pytest.fixture
-def nlvc(capsys, model_file):
-    """nlvc(arguments...) -> (exit status, stdout, stderr); compress and decompress get a model unless one is named."""
-
-    def run(command, *arguments):
-        if command != "info" and "--model" not in arguments:
-            arguments += ("--model", model_file())
-        capsys.readouterr()
-        status = cli.main([command, *map(str, arguments)])
-        out, err = capsys.readouterr()
-        assert all(line.startswith("nlvc: ") for line in err.splitlines()), err
-        return status, out, err
-
-    return run
 
 
 def pixels(height, width, *channels, seed=0):
@@ -51,18 +25,6 @@ def save(path, image, **options):
 @pytest.fixture
 def photo(tmp_path):
     return save(tmp_path / "photo.png", pixels(7, 9, 3))
-
-
-@pytest.fixture
-def photos(tmp_path):
-    """A folder of photos, of things that are not photos, and of one that is broken."""
-    root = tmp_path / "photos"
-    for seed, name in enumerate(("one.png", "deep/two.PNG", "deep/er/three.bmp", "deep/er/one.png")):
-        save(root / name, pixels(7, 9, 3, seed=seed))
-    save(root / ".hidden.png", pixels(7, 9, 3))
-    save(root / ".folder" / "photo.png", pixels(7, 9, 3))
-    (root / "notes.txt").write_text("not a photo")
-    return root
 
 
 def contents(folder):
@@ -215,130 +177,6 @@ def test_a_full_disk(nlvc, photo, tmp_path, monkeypatch):
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: out of memory")])
-def test_a_photo_too_large_for_the_memory(nlvc, photos, monkeypatch, error):
-    compress = image_codec.compress
-
-    def too_large(picture, *, model):
-        if np.array_equal(picture, pixels(7, 9, 3, seed=1)):
-            raise error
-        return compress(picture, model=model)
-
-    monkeypatch.setattr(image_codec, "compress", too_large)
-    status, out, err = nlvc("compress", photos)
-    assert status == 1
-    assert err == f"nlvc: {photos / 'deep/two.PNG'}: {str(error) or 'MemoryError'}\n"
-    assert "3 written, 0 skipped because they are already there, 1 failed" in out
-
-
-def test_ctrl_c(nlvc, photos, monkeypatch):
-    before = contents(photos)
-    done = []
-
-    def stop(picture, *, model):
-        if done:
-            raise KeyboardInterrupt
-        done.append(picture)
-        return b"first"
-
-    monkeypatch.setattr(image_codec, "compress", stop)
-    status, _, err = nlvc("compress", photos)
-    assert (status, err) == (130, "nlvc: stopped; what is written is whole\n")
-    assert contents(photos) == {**before, "deep/er/one.nlvc": b"first"}
-
-
-# Folders.
-
-
-def test_a_folder_keeps_its_tree(nlvc, photos, tmp_path, model_file):
-    before = contents(photos)
-    codes, back = tmp_path / "codes", tmp_path / "back"
-    status, out, err = nlvc("compress", photos, codes)
-    assert (status, err) == (0, "")
-    assert out.endswith("4 written, 0 skipped because they are already there, 0 failed\n")
-    names = {"one", "deep/two", "deep/er/three", "deep/er/one"}
-    assert contents(codes).keys() == {f"{name}.nlvc" for name in names}
-    assert nlvc("decompress", codes, back)[0] == 0
-    assert contents(back).keys() == {f"{name}.png" for name in names}
-    for name in names:
-        np.testing.assert_array_equal(read(back / f"{name}.png"), decoded(codes / f"{name}.nlvc", model_file))
-    assert contents(photos) == before
-
-
-def test_a_folder_beside_itself(nlvc, photos):
-    before = contents(photos)
-    assert nlvc("compress", photos)[0] == 0
-    after = contents(photos)
-    assert {name: after[name] for name in before} == before
-    assert after.keys() - before.keys() == {"one.nlvc", "deep/two.nlvc", "deep/er/three.nlvc", "deep/er/one.nlvc"}
-
-
-def test_a_second_run_does_what_is_missing(nlvc, photos, tmp_path):
-    codes = tmp_path / "codes"
-    nlvc("compress", photos, codes)
-    whole = contents(codes)
-    (codes / "one.nlvc").unlink()
-    (codes / "deep" / "two.nlvc").write_bytes(b"changed")
-    status, out, _ = nlvc("compress", photos, codes)
-    assert status == 0
-    assert "1 written, 3 skipped because they are already there, 0 failed" in out
-    assert contents(codes) == {**whole, "deep/two.nlvc": b"changed"}
-    assert "4 written, 0 skipped" in nlvc("compress", photos, codes, "--force")[1]
-    assert contents(codes) == whole
-
-
-@pytest.mark.parametrize(
-    ("names", "expected"),
-    [
-        (["a.png", "a.bmp", "b.png"], ["a.png.nlvc", "a.bmp.nlvc", "b.nlvc"]),
-        (["a.png", "x/a.bmp"], ["a.nlvc", "x/a.nlvc"]),
-        (["a.png", "a.bmp", "a.png.png"], ["a.png.nlvc", "a.bmp.nlvc", "a.png.png.nlvc"]),
-    ],
-)
-def test_names_that_would_meet(nlvc, tmp_path, names, expected):
-    for seed, name in enumerate(names):
-        save(tmp_path / "in" / name, pixels(7, 9, 3, seed=seed))
-    assert nlvc("compress", tmp_path / "in", tmp_path / "codes")[0] == 0
-    codes = contents(tmp_path / "codes")
-    assert sorted(codes) == sorted(expected)
-    assert len(set(codes.values())) == len(names)
-    assert nlvc("decompress", tmp_path / "codes", tmp_path / "back")[0] == 0
-    assert len(contents(tmp_path / "back")) == len(names)
-
-
-def test_a_bad_photo_does_not_stop_the_others(nlvc, photos, tmp_path):
-    (photos / "deep" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
-    (photos / "aaa.jpg").write_text("not a photo")
-    Image.fromarray(np.zeros((7, 9), np.uint16)).save(photos / "deep.png")
-    status, out, err = nlvc("compress", photos, tmp_path / "codes")
-    assert status == 1
-    assert [line.split(": ")[1] for line in err.splitlines()] == [
-        str(photos / name) for name in ("aaa.jpg", "deep/broken.png", "deep.png")
-    ]
-    assert re.search(r"deep\.png: pictures of 8 bits a sample only, got Pillow mode I;16", err)
-    assert "4 written, 0 skipped because they are already there, 3 failed" in out
-    assert len(contents(tmp_path / "codes")) == 4
-
-
-def test_a_bad_file_does_not_stop_the_others(nlvc, photos, tmp_path):
-    codes = tmp_path / "codes"
-    nlvc("compress", photos, codes)
-    whole = (codes / "one.nlvc").read_bytes()
-    (codes / "cut.nlvc").write_bytes(whole[:-1])
-    (codes / "foreign.nlvc").write_bytes(b"hello")
-    (codes / "empty.nlvc").touch()
-    before = contents(codes)
-    status, out, err = nlvc("decompress", codes)
-    assert status == 1
-    assert [line.split(": ")[1] for line in err.splitlines()] == [
-        str(codes / f"{name}.nlvc") for name in ("cut", "empty", "foreign")
-    ]
-    assert "4 written, 0 skipped because they are already there, 3 failed" in out
-    after = contents(codes)
-    assert {name: after[name] for name in before} == before
-    assert len(after) == len(before) + 4
-
-
 def test_files_of_another_model(nlvc, code, model_file, tmp_path):
     before = contents(tmp_path)
     status, out, err = nlvc("decompress", code, "--model", model_file(weights_seed=1))
@@ -371,13 +209,6 @@ def test_a_folder_without_files(nlvc, tmp_path, command):
 def test_a_missing_model(nlvc, photo, tmp_path, command):
     status, _, err = nlvc(command, photo, "--model", tmp_path / "missing")
     assert (status, err) == (1, f"nlvc: {tmp_path / 'missing'}: there is no such model file\n")
-
-
-def test_a_folder_cannot_become_a_file(nlvc, photos, tmp_path):
-    (tmp_path / "file").write_bytes(b"precious")
-    status, _, err = nlvc("compress", photos, tmp_path / "file")
-    assert (status, err) == (1, f"nlvc: {tmp_path / 'file'}: a file, but a folder of results needs a folder\n")
-    assert (tmp_path / "file").read_bytes() == b"precious"
 
 
 @pytest.mark.parametrize("arguments", [[], ["compress"], ["compress", "a.png"], ["info"], ["explode"], ["info", "--x"]])
@@ -418,30 +249,3 @@ def test_info(nlvc, tmp_path):
     assert rates == pytest.approx([8 * size / 63 for size in sizes], abs=1e-4)
     shares = [float(line.split()[5].rstrip("%")) for line in lines]
     assert sum(shares) == pytest.approx(100, abs=0.3)
-
-
-def test_info_of_folders_and_bad_files(nlvc, photos, photo, tmp_path):
-    nlvc("compress", photos, tmp_path / "codes")
-    (tmp_path / "codes" / "bad.nlvc").write_bytes(b"NLVC\x01 damaged")
-    status, out, err = nlvc("info", tmp_path / "codes", photo, tmp_path / "codes" / "one.nlvc")
-    assert status == 1
-    assert len(re.findall(r"^/.* 9 x 7 RGB, ", out, re.MULTILINE)) == 5
-    bad, foreign = err.splitlines()
-    assert bad.startswith(f"nlvc: {tmp_path / 'codes' / 'bad.nlvc'}: ")
-    assert foreign == f"nlvc: {photo}: not an .nlvc file: it does not begin with NLVC"
-
-
-# The real thing.
-
-
-def test_as_a_program(run_python, photos, tmp_path, model_file):
-    (photos / "broken.png").write_bytes(b"broken")
-    shutil.copy(model_file(), tmp_path / "model.safetensors")
-    done = run_python("-m", "nlvc", "compress", photos, tmp_path / "codes", "--model", tmp_path)
-    assert done.returncode == 1
-    assert done.stderr == f"nlvc: {photos / 'broken.png'}: not a picture in a format that Pillow knows\n"
-    assert done.stdout.splitlines()[-1] == "4 written, 0 skipped because they are already there, 1 failed"
-    codes = contents(tmp_path / "codes")
-    assert len(codes) == 4
-    expected = image_codec.compress(read(photos / "one.png"), model=image_codec.load(model_file()))
-    assert codes["one.nlvc"] == expected
