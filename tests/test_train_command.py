@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -160,8 +161,15 @@ def test_the_table_tells_the_truth(runs, whole):
         assert ms_ssim == "-"
 
 
+@pytest.fixture
+def no_run(runs, whole):
+    """Clears `run` away after a test that trains there."""
+    yield
+    shutil.rmtree(runs.folder / "run", ignore_errors=True)
+
+
 def check_same_as_whole(runs, whole):
-    """Ends the training in `run`, compares it with the uninterrupted one, and clears it away."""
+    """Ends the training in `run` and compares it with the uninterrupted one. Returns its stdout."""
     status, out, err = runs.run("nlvc.train", *FLAGS)
     assert status == 0, err
     run = runs.folder / "run"
@@ -169,13 +177,14 @@ def check_same_as_whole(runs, whole):
         assert (run / name).read_bytes() == (whole[0] / name).read_bytes(), name
     assert [line["step"] for line in lines(run)] == list(range(1, STEPS + 1))
     assert [line["loss"] for line in lines(run)] == [line["loss"] for line in lines(whole[0])]
-    run.rename(runs.folder / f"done-{time.monotonic_ns()}")
     return out
 
 
+@pytest.mark.usefixtures("no_run")
 def test_killed_then_terminated_then_finished(runs, whole):
     """The promise: whatever kills a run, the same command ends with the very parameters of one that nothing killed."""
-    moment = random.randint(4, STEPS // 2)
+    # Step 7 comes after the save of step 6, which has waited for that of step 3.
+    moment = random.randint(7, STEPS // 2)
     print(f"kill -9 after step {moment}")
     assert runs.train_until(moment, signal.SIGKILL) == -signal.SIGKILL
     assert not (runs.folder / "run" / "model.safetensors").exists()
@@ -197,6 +206,7 @@ def test_killed_then_terminated_then_finished(runs, whole):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_run")
 @pytest.mark.parametrize("attempt", range(4))
 def test_killed_again_and_again(runs, whole, attempt):
     done = 0
@@ -208,6 +218,7 @@ def test_killed_again_and_again(runs, whole, attempt):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_run")
 def test_interrupted(runs, whole):
     assert runs.train_until(10, signal.SIGINT) == 128 + signal.SIGINT
     assert "stopped by SIGINT at step" in (runs.folder / "out").read_text()

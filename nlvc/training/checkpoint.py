@@ -23,9 +23,7 @@ class Checkpoints:
 
     def save(self, state: TrainState) -> None:
         """Writes in the background; the state may be donated at once."""
-        step = int(state.step)
-        if step not in self._manager.all_steps():
-            self._manager.save(step, args=ocp.args.StandardSave(state))
+        self._manager.save(int(state.step), args=ocp.args.StandardSave(state))
 
     def restore(self, like: TrainState) -> TrainState | None:
         """The newest state, placed as `like` is, or None in a fresh workdir."""
