@@ -72,7 +72,7 @@ class Config:
     """Crops per step."""
     patch_size: int = 128
     """Side of the square crops, pixels."""
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     """Peak of the schedule: linear warm-up, then a cosine to a hundredth."""
     warmup_steps: int = 100
     """Steps of the linear warm-up."""

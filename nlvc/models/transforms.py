@@ -106,12 +106,17 @@ def _shifted(x: Array, size: int, axis: int) -> Array:
     )
 
 
+ZERO_UNIT = 0.05
+"""What the weights of a layer that starts at zero are counted in. Adam moves the weights of its thousand inputs by the
+learning rate all at once: in units of 1 that is far more than the errors which are left to correct."""
+
+
 class Conv(nn.Module):
     """A convolution with bias: (B, H, W, C) -> (B, H, W, features)."""
 
     features: int
     size: int = 3
-    zero: bool = False  # start at zero, for the last layer beside a path that already works
+    zero: bool = False  # start at zero, for the last layer beside something that already works
     edge: bool = False  # continue x by its border instead of zeros
 
     @nn.compact
@@ -119,6 +124,8 @@ class Conv(nn.Module):
         init = nn.initializers.zeros if self.zero else _flat_lecun_normal
         kernel = self.param("kernel", init, (self.size, self.size, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        if self.zero:
+            kernel, bias = ZERO_UNIT * kernel, ZERO_UNIT * bias
         if not self.edge:
             return add_bias(convolve(x, kernel), bias)
         reach, (height, width) = self.size // 2, x.shape[1:3]

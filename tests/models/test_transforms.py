@@ -10,6 +10,7 @@ from jax import lax
 
 from nlvc.models.transforms import (
     GDN,
+    ZERO_UNIT,
     Analysis,
     Conv,
     LevelAnalysis,
@@ -130,6 +131,12 @@ def test_conv_can_continue_its_input_by_the_border():
 def test_a_last_layer_can_start_at_zero():
     params = jax.jit(Conv(4, zero=True).init)(KEY, normal(2, 5, 7, 3))["params"]
     assert not np.any(params["kernel"]) and not np.any(params["bias"])
+
+
+def test_a_layer_that_started_at_zero_counts_its_weights_in_small_units():
+    params, x = {"params": {"kernel": normal(1, 1, 3, 4), "bias": normal(4)}}, normal(2, 5, 7, 3)
+    expected = ZERO_UNIT * np.asarray(Conv(4, size=1).apply(params, x))
+    np.testing.assert_allclose(Conv(4, size=1, zero=True).apply(params, x), expected, rtol=1e-4, atol=1e-6)
 
 
 # --- Changes of resolution. They only reshape, so NumPy arrays serve, which need no compilation. ---
