@@ -222,7 +222,9 @@ def paper(**changes) -> Config:
     the deeper levels, schedule, crops.
     """
     plain = {"transform": "plain", "activation": "gdn", "linear_path": False}
-    return Config(**{"preset": "paper", "L": 5, "prior_scale": 1.0, "quantization": "noise", **plain, **changes})
+    # From noise a higher rate lets z_2..z_L grow faster than their scales can follow, to thousands of bits per pixel.
+    noise = {"quantization": "noise", "learning_rate": 3e-4}
+    return Config(**{"preset": "paper", "L": 5, "prior_scale": 1.0, **noise, **plain, **changes})
 
 
 def tiny(**changes) -> Config:
