@@ -137,6 +137,12 @@ def test_imports_go_down_only():
     assert not found, "\n" + "\n".join(found)
 
 
+def test_every_folder_is_a_package():
+    """Else it would be missing from what is installed, and from the check above."""
+    folders = {path.parent for path in PACKAGE.rglob("*.py")}
+    assert [folder for folder in sorted(folders) if not (folder / "__init__.py").exists()] == []
+
+
 @pytest.mark.parametrize(
     ("module", "source", "expected"),
     [
