@@ -86,7 +86,7 @@ class Model:
 
         @functools.partial(jax.jit, static_argnums=1)
         def bits(params, level, above, z):
-            return conditional(params, level, above, z.shape[1:3]).bits(z)
+            return conditional(params, level, above, z.shape[1:3]).coded_bits(z)
 
         self._table_parameters, self._bits = table_parameters, bits
         self._level_tables = coding.scale_tables(config.conditional)

@@ -179,6 +179,17 @@ def test_the_tables_of_the_prior_cost_what_the_prior_says(untrained, prior):
 
 
 @pytest.mark.parametrize("family", priors.FAMILIES)
+@pytest.mark.parametrize("scale", [0.11, 1.0, 20.0])
+def test_escapes_cost_about_what_training_is_told(family, scale):
+    index = np.argmin(np.abs(coding.SCALES - scale))
+    symbols = np.array([30, -100, 1000, -30_000, 1_000_000], np.int32)
+    ideal = coding.ideal_bits(coding.scale_tables(family), symbols, np.full(5, index, np.int32))
+    told = priors.Prior(family, 0.0, np.float32(scale)).coded_bits(symbols.astype(np.float32))
+    # In wide tables an escape begins far out, with a longer code for what is near, and a shorter one beyond.
+    np.testing.assert_allclose(told, ideal, atol=4.5 if scale < 20 else 10)
+
+
+@pytest.mark.parametrize("family", priors.FAMILIES)
 def test_the_tables_cost_what_the_conditionals_say(family):
     """The nearest of 64 scales and a mean in sixteenths lose little against the model's own densities."""
     rng = np.random.default_rng(0)

@@ -150,7 +150,7 @@ class NestedLatentModel(nn.Module):
             z = latents[level - 1]
             noisy = add_uniform_noise(jax.random.fold_in(key, level), z)
             prior = self.conditional(level, above, z.shape[1:3])
-            bits.append(jnp.sum(prior.bits(noisy), axis=(1, 2, 3)))
+            bits.append(jnp.sum(prior.coded_bits(noisy), axis=(1, 2, 3)))
             # What the level below is given: with mixed quantisation just what the decoder will have. A level that says
             # little is nearly always 0 there, and noise would teach its readers something that never comes.
             mixed = self.config.quantization == "mixed"

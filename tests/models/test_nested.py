@@ -208,7 +208,7 @@ def by_hand(config, params, x, key):
         z = latents[level - 1]
         noisy = add_uniform_noise(jax.random.fold_in(key, level), z)
         prior = model.apply(params, level, given, z.shape[1:3], method="conditional")
-        bits.append(jnp.sum(prior.bits(noisy), axis=(1, 2, 3)))
+        bits.append(jnp.sum(prior.coded_bits(noisy), axis=(1, 2, 3)))
         # Mixed quantisation gives the level below, and the pixels, exactly what the decoder will have.
         mean = 0.0 if isinstance(prior, Factorized) else prior.mean
         given = noisy if config.quantization == "noise" else bin_uniform(z, mean)

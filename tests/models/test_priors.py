@@ -283,7 +283,7 @@ def _some_prior(name):
     return Prior(name, mean.astype(np.float32), scale.astype(np.float32))
 
 
-VERBS = ("cdf", "log_cdf", "log_survival", "log_mass", "mass", "bits")
+VERBS = ("cdf", "log_cdf", "log_survival", "log_mass", "mass", "bits", "coded_bits")
 
 
 @jax.jit
@@ -328,6 +328,26 @@ def test_verbs_agree_with_one_another(name):
     np.testing.assert_allclose(values["cdf"], np.exp(values["log_cdf"]), rtol=2e-5, atol=1e-37)
     np.testing.assert_allclose(1 - values["cdf"], np.exp(values["log_survival"]), atol=1e-6)
     assert np.all(values["bits"] >= 0) and np.all(np.isfinite(values["log_survival"]))
+
+
+@every_prior
+def test_coded_bits_are_the_bits_or_those_of_an_escape(name):
+    prior, values = _some_prior(name), _on_quarters(name)
+    distance = np.abs(QUARTERS[:, None] - np.asarray(getattr(prior, "mean", 0.0)))
+    escape = 18 + 2 * np.log2(1 + distance)
+    cheaper = np.minimum(values["bits"], escape)
+    # A mixture of the two: never more than either, and where one is far cheaper, that one.
+    assert np.all(values["coded_bits"] <= cheaper + 1e-4) and np.all(values["coded_bits"] >= 0)
+    clear = np.abs(values["bits"] - escape) > 8
+    assert clear.any()
+    np.testing.assert_allclose(values["coded_bits"][clear], cheaper[clear], atol=0.01)
+
+
+def test_an_outlier_pulls_no_harder_than_a_logarithm():
+    """Of z = 40 under a narrow Gaussian: its bits pull with thousands, its coded bits with less than one."""
+    slope = lambda verb: jax.grad(lambda z: getattr(gaussian(0.0, 0.11), verb)(z))(40.0)  # noqa: E731
+    assert slope("bits") > 1000
+    assert slope("coded_bits") == pytest.approx(2 / 41 / np.log(2), rel=1e-3)
 
 
 @every_prior
