@@ -222,7 +222,7 @@ def paper(**changes) -> Config:
     the deeper levels, schedule, crops.
     """
     plain = {"transform": "plain", "activation": "gdn", "linear_path": False}
-    # From noise a higher rate lets z_2..z_L grow faster than their scales can follow, to thousands of bits per pixel.
+    # From noise, with nothing in small units, 1e-3 is slower: Lagrangian 37 against 16 after 100 steps.
     noise = {"quantization": "noise", "learning_rate": 3e-4}
     return Config(**{"preset": "paper", "L": 5, "prior_scale": 1.0, **noise, **plain, **changes})
 
