@@ -22,7 +22,7 @@ from nlvc.training.journal import Journal
 from nlvc.training.loop import TrainState, create_state, make_train_step, make_validation, schedule
 from nlvc.training.memory import keep_freed_memory
 
-START_CROPS, VALIDATION_CROPS = 128, 16
+START_CROPS, VALIDATION_CROPS = 1024, 16
 
 
 class TrainingError(RuntimeError):
