@@ -19,7 +19,7 @@ from nlvc.image_codec import load
 from nlvc.models.weights import save_model
 from nlvc.training.checkpoint import Checkpoints
 from nlvc.training.journal import Journal
-from nlvc.training.loop import TrainState, create_state, make_train_step, make_validation, schedule
+from nlvc.training.loop import TrainState, abstract_state, create_state, make_train_step, make_validation, schedule
 from nlvc.training.memory import keep_freed_memory
 
 START_CROPS, VALIDATION_CROPS = 1024, 16
@@ -53,12 +53,13 @@ def run(config: Config) -> int:
     skipped = {name for split in photos.values() for name, _ in split.skipped}
     print("photos: " + ", ".join(f"{len(p)} {split}" for split, p in photos.items()) + f", {len(skipped)} skipped")
 
-    with stream(config, photos["train"], seed=config.seed + 1, batch_size=START_CROPS) as crops:
-        state = create_state(config, next(crops))
     with Checkpoints(workdir) as checkpoints:
-        state = checkpoints.restore(state) or state
-        if int(state.step):
+        state = checkpoints.restore(abstract_state(config))
+        if state:
             print(f"resuming at step {int(state.step)}")
+        else:
+            with stream(config, photos["train"], seed=config.seed + 1, batch_size=START_CROPS) as crops:
+                state = create_state(config, next(crops))
         state, received = train(config, state, photos, checkpoints, workdir)
     if received:
         print(f"stopped by {signal.Signals(received).name} at step {int(state.step)}; the same command resumes")

@@ -51,11 +51,15 @@ def toy(monkeypatch, tmp_path):
 
     def create_state(config, crops):
         assert crops.shape == (train.START_CROPS, config.patch_size, config.patch_size, 3)
+        return abstract_state(config)
+
+    def abstract_state(_):
         return TrainState(jnp.zeros((), jnp.int32), {"w": jnp.zeros(3)}, {"w": jnp.zeros(3)}, ())
 
     monkeypatch.setattr(train, "make_train_step", make_train_step)
     monkeypatch.setattr(train, "make_validation", lambda *_: lambda ema: metrics(float(ema["w"].sum())))
     monkeypatch.setattr(train, "create_state", create_state)
+    monkeypatch.setattr(train, "abstract_state", abstract_state)
     monkeypatch.setattr(train, "report", lambda workdir, photos: f"table of {len(photos)}")
     monkeypatch.setattr(train, "keep_freed_memory", lambda: None)
 

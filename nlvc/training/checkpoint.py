@@ -26,7 +26,7 @@ class Checkpoints:
         self._manager.save(int(state.step), args=ocp.args.StandardSave(state))
 
     def restore(self, like: TrainState) -> TrainState | None:
-        """The newest state, placed as `like` is, or None in a fresh workdir."""
+        """The newest state, placed as `like` is (which may be abstract), or None in a fresh workdir."""
         step = self._manager.latest_step()
         if step is None:
             return None

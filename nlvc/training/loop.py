@@ -44,6 +44,19 @@ def create_state(config: Config, crops: np.ndarray) -> TrainState:
     return TrainState(jnp.zeros((), jnp.int32), params, ema, optimiser(config).init(params))
 
 
+def abstract_state(config: Config) -> TrainState:
+    """What `create_state` gives without its numbers, shapes and types on the first device: to restore into."""
+
+    def make(key: Array) -> TrainState:
+        x = jnp.zeros((1, config.patch_size, config.patch_size, 3))
+        params = NestedLatentModel(config).init(key, x, key)["params"]
+        return TrainState(jnp.zeros((), jnp.int32), params, params, optimiser(config).init(params))
+
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shapes = jax.eval_shape(make, jax.random.key(0))
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes)
+
+
 def make_train_step(config: Config) -> Callable[[TrainState, Array], tuple[TrainState, dict[str, Array]]]:
     """The jitted step (state, batch (B, P, P, 3) in [0, 1]) -> (state, metrics). The given state is donated.
 

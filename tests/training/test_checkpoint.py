@@ -6,6 +6,7 @@ import jax
 import pytest
 
 from nlvc.training.checkpoint import Checkpoints
+from nlvc.training.loop import abstract_state
 
 
 @pytest.fixture
@@ -35,6 +36,16 @@ def test_a_state_comes_back_to_the_last_bit(tmp_path, fresh, advance, assert_sam
     assert_same(restored, jax.device_get(state))
     for leaf, other in zip(jax.tree.leaves(restored), jax.tree.leaves(like), strict=True):
         assert leaf.sharding == other.sharding
+
+
+def test_a_state_comes_back_without_one_to_compare(tmp_path, config, fresh, advance, assert_same):
+    state = advance(fresh(), 2)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state)
+    with Checkpoints(tmp_path) as checkpoints:
+        restored = checkpoints.restore(abstract_state(config))
+    assert_same(restored, jax.device_get(state))
+    assert {leaf.sharding for leaf in jax.tree.leaves(restored)} == {leaf.sharding for leaf in jax.tree.leaves(fresh())}
 
 
 def test_a_saved_state_may_be_given_away_at_once(tmp_path, fresh, advance, train_step, batch_at, assert_same):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nlvc.config import base, paper
-from nlvc.training.loop import make_validation, schedule
+from nlvc.training.loop import abstract_state, make_validation, schedule
 
 
 def distance(ours, other):
@@ -25,6 +25,13 @@ def test_the_first_state(first_state, config, assert_same):
     assert first_state.params["analysis_basis"].shape == (48, config.channels)
     for leaf in jax.tree.leaves(first_state):
         assert np.all(np.isfinite(leaf))
+
+
+def test_the_abstract_state_is_of_the_same_shape(first_state, config):
+    abstract = abstract_state(config)
+    assert jax.tree.structure(abstract) == jax.tree.structure(first_state)
+    for ours, leaf in zip(jax.tree.leaves(abstract), jax.tree.leaves(first_state), strict=True):
+        assert (ours.shape, ours.dtype) == (leaf.shape, leaf.dtype)
 
 
 # --- The step ---
