@@ -91,7 +91,9 @@ def train(config: Config, state: TrainState, photos: dict, checkpoints: Checkpoi
         for step in range(start + 1, config.steps + 1):
             state, metrics = step_fn(state, next(crops))
             pending.append(metrics)
-            last = step == config.steps or bool(received)
+            # Asked once: a signal that arrives further down is seen after the next step, which is then saved.
+            stopping = bool(received)
+            last = stopping or step == config.steps
             if last or step % config.log_every == 0 or step % config.checkpoint_every == 0:
                 values = summary(jax.device_get(pending), step)
                 seconds = time.perf_counter() - began
@@ -105,7 +107,7 @@ def train(config: Config, state: TrainState, photos: dict, checkpoints: Checkpoi
                 journal.write(step, {f"validation_{k}": v for k, v in summary([validate(state.ema)], step).items()})
                 checkpoints.save(state)
                 began = time.perf_counter()
-            if received:
+            if stopping:
                 break
     return state, received[0] if received and int(state.step) < config.steps else 0
 

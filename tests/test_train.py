@@ -135,6 +135,24 @@ def test_a_signal_saves_and_the_same_command_resumes(toy, tmp_path, capsys, step
     assert steps == sorted({2, 4, 5, 6, 8, 10, 12} | {step})
 
 
+def test_a_signal_while_metrics_are_written_saves_the_next_step(toy, tmp_path, capsys, monkeypatch):
+    """What is said to be saved must be: the decision about a step has been made by then."""
+    write, sent = train.Journal.write, []
+
+    def late(journal, step, values):
+        write(journal, step, values)
+        if step == 6 and not sent:
+            sent.append(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(train.Journal, "write", late)
+    assert toy() == 128 + signal.SIGTERM
+    assert "stopped by SIGTERM at step 7; " in capsys.readouterr().out
+    assert checkpoints(tmp_path / "run")[-1] == 7
+    assert toy() == 0
+    assert "resuming at step 7" in capsys.readouterr().out
+
+
 def test_a_signal_in_the_last_step_changes_nothing(toy, tmp_path, capsys):
     assert toy(at={STEPS: raises(signal.SIGTERM)}) == 0
     assert "stopped" not in capsys.readouterr().out
