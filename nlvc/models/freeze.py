@@ -1,0 +1,223 @@
+"""A trained model to a frozen one: ranges measured on photos, weights to int8, the rest to integer scales and tables."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nlvc.config import Config
+from nlvc.models import integer
+from nlvc.models.energy import UNIT
+from nlvc.models.frozen import LATENT_LIMIT, MEAN_UNITS, PIXEL_UNITS, SCALE_UNITS, STREAM_LIMIT, level_synthesis, synthesis
+from nlvc.models.nested import SCALE_MAX, SCALE_MIN, spread
+from nlvc.models.transforms import ZERO_UNIT, depth_to_space
+
+SCALE_STEP = math.log(SCALE_MAX / SCALE_MIN) / 63
+
+
+GELU_FLOOR = -4.0
+"""Below it GELU is 0 to within a ten-thousandth."""
+
+
+class Calibrator:
+    """The steps of a network in float, with a Flax network's weights, keeping the range of each pre-activation.
+
+    weights: {"Conv_0": {"kernel": ..., "bias": ...}, ..., "energy": ...}; entry: what a unit of each latent is for the
+    network, (C,); unit: what the outputs of `finish` and `linear` are counted in, by step, (C,).
+    """
+
+    def __init__(self, weights: dict, entry: np.ndarray, unit: dict[str, np.ndarray]):
+        self.weights, self.entry, self.unit = weights, entry, unit
+        self.ranges: dict[str, tuple[float, float]] = {}
+
+    def enter(self, name, z):
+        return jnp.asarray(z, jnp.float32) * row(self.entry)
+
+    def convolve(self, name, x, edge, block=1):
+        x = depth_to_space(self._convolve(name, x, edge), block)
+        low, high = np.quantile(np.asarray(x), [1e-5, 1 - 1e-5])
+        self.ranges[name] = max(float(low), GELU_FLOOR), max(float(high), 0.0)
+        return x
+
+    def _convolve(self, name, x, edge):
+        kernel, bias = self.weights[name]["kernel"], self.weights[name]["bias"]
+        reach = kernel.shape[0] // 2
+        x = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge" if edge else "constant")
+        x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return x + row(bias)
+
+    def widen(self, name, x, block=1):
+        x = depth_to_space(self._convolve(name, x, edge=False), block)
+        self.ranges[name] = tuple(map(float, (x.min(), x.max())))
+        return x
+
+    def narrow(self, name, stream):
+        low, high = map(float, np.quantile(np.asarray(stream), [1e-5, 1 - 1e-5]))
+        self.ranges[name] = (max(low, GELU_FLOOR) if name.endswith("enter") else low), high
+        return stream
+
+    def activate(self, name, x):
+        return function_of(name)(x)
+
+    def finish(self, name, x, edge):
+        return self._convolve(name, x, edge) / row(self.unit[name])
+
+    def linear(self, name, z):
+        return jnp.dot(jnp.asarray(z, jnp.float32), self.weights[name]) / row(self.unit[name])
+
+
+def function_of(name: str):
+    """What a step's table computes: nothing where a stream only becomes narrow for the next convolution."""
+    return (lambda x: x) if name.endswith("leave") else jax.nn.gelu
+
+
+def row(values) -> jax.Array:
+    return jnp.reshape(jnp.asarray(values, jnp.float32), (1, 1, 1, -1))
+
+
+class Freezer:
+    """The same steps once more: they move nothing but the scale and the zero of the activations, and write arrays."""
+
+    def __init__(self, calibrator: Calibrator):
+        self._float, self.arrays = calibrator, {}
+
+    def _write(self, name: str, **arrays) -> None:
+        self.arrays.update({f"{name}/{field}": np.asarray(value) for field, value in arrays.items()})
+
+    def enter(self, name, _):
+        """Activations of 1/16 of what is usual, so that eight times the usual fits."""
+        step = 1 / 16
+        self._write(name, **integer.scale(self._float.entry / step, 127)._asdict())
+        return step, 0
+
+    def _weights(self, name, incoming, unit, constant, reach):
+        """Kernel, bias and Scale from activations (step, zero) to outputs in units, plus a constant in units."""
+        step, zero = incoming
+        kernel = np.asarray(self._float.weights[name]["kernel"], np.float64)
+        bias = np.asarray(self._float.weights[name]["bias"], np.float64) / unit + constant
+        ratio = np.maximum(np.abs(kernel).max(axis=(0, 1, 2)) / 127 * step / unit, np.abs(bias) / 2.0**26 + 1e-9)
+        kernel = np.rint(kernel * step / unit / ratio).astype(np.int8)
+        bias = np.rint(bias / ratio) - zero * kernel.sum(axis=(0, 1, 2), dtype=np.int64)
+        integer.check_accumulators(name, kernel, 128, bias)
+        self._write(name, kernel=kernel, bias=bias.astype(np.int32), **integer.scale(ratio, reach)._asdict())
+
+    def convolve(self, name, x, edge, block=1):
+        low, high = self._float.ranges[name]
+        step = (high - low) / 255
+        features = self._float.weights[name]["bias"].shape[0]
+        self._weights(name, x, np.full(features, step), np.full(features, -low / step - 128), 128)
+        if not edge:
+            self._write(name, outside=np.int8(x[1]))
+        return low, step
+
+    def activate(self, name, x):
+        low, step = x
+        values = np.asarray(function_of(name)(low + step * np.arange(256)), np.float64)
+        least, most = min(values.min(), 0.0), max(values.max(), 1e-3)
+        step = (most - least) / 255
+        zero = int(np.rint(-least / step)) - 128
+        self._write(name, table=np.clip(np.rint(values / step) + zero, -128, 127).astype(np.int8))
+        return step, zero
+
+    def finish(self, name, x, edge):
+        unit = self._float.unit[name]
+        self._weights(name, x, unit, np.zeros(len(unit)), 1 << 14)
+        if not edge:
+            self._write(name, outside=np.int8(x[1]))
+
+    def widen(self, name, x, block=1):
+        # One unit for the whole stream: the first step into it sets it.
+        if name.startswith("Conv"):
+            self._stream = max(map(abs, self._float.ranges[name])) * 4 / STREAM_LIMIT
+        features = self._float.weights[name]["bias"].shape[0]
+        self._weights(name, x, np.full(features, self._stream), np.zeros(features), 1 << 14)
+        self._write(name, outside=np.int8(x[1]))
+        return self
+
+    def __add__(self, _):
+        return self
+
+    def narrow(self, name, _):
+        low, high = self._float.ranges[name]
+        step = (high - low) / 255
+        ratio = np.array([self._stream / step])
+        bias = np.rint((-low / step - 128) / ratio).astype(np.int32)
+        self._write(name, bias=bias, **integer.scale(ratio, 128)._asdict())
+        return low, step
+
+    def linear(self, name, _):
+        unit, largest = self._float.unit[name], self._float.unit[f"{name}/largest"]
+        weights = np.asarray(self._float.weights[name], np.float64) / unit
+        # As many bits as int16 has and as sums of the largest latents leave.
+        ratio = np.maximum((np.abs(weights) * largest[:, None]).sum(axis=0) / 2.0**29.9, np.abs(weights).max(axis=0) / 32000)
+        ratio = np.maximum(ratio, 1e-12)
+        weights = np.rint(weights / ratio).astype(np.int32)
+        integer.check_accumulators(name, weights, largest)
+        high, low = integer.limbs(weights)
+        self._write(name, high=high, low=low, largest=largest.astype(np.int32), **integer.scale(ratio, 1 << 14)._asdict())
+
+
+def freeze_level(config: Config, params: dict, level: int, above: np.ndarray) -> dict[str, np.ndarray]:
+    """The arrays of `frozen.level_synthesis` for p(z_level | z_{level+1}).
+
+    above: z_{level+1} of photos in units, int32 (B, h, w, C), to measure ranges on.
+    """
+    network = params[f"level_syntheses_{level - 1}"]
+    last = max(network, key=lambda name: int(name.rsplit("_", 1)[1]))
+    sizes = [np.asarray(spread(params[f"log_scale_{n}"]), np.float64).ravel() for n in (level, level + 1)]
+    log_scale = np.asarray(params[f"log_scale_{level}"], np.float64)
+    scale_unit = SCALE_STEP / SCALE_UNITS
+    unit = {
+        last: np.concatenate([1 / (MEAN_UNITS * sizes[0]), np.full(len(log_scale), scale_unit)]) / ZERO_UNIT,
+        "energy": np.full(len(log_scale), scale_unit),
+        "energy/largest": np.full(config.level_channels[level], LATENT_LIMIT),
+    }
+    # The scale itself is the bias of its change.
+    bias = np.asarray(network[last]["bias"], np.float64)
+    bias[len(log_scale) :] += (log_scale - math.log(SCALE_MIN)) / ZERO_UNIT
+    weights = {**network, last: {"kernel": network[last]["kernel"], "bias": bias}}
+    if config.linear_path:
+        weights["energy"] = np.asarray(params[f"energy_paths_{level - 1}"]["synthesis"]) * UNIT / MEAN_UNITS
+    calibrator = Calibrator(weights, 1 / (MEAN_UNITS * sizes[1]), unit)
+    level_synthesis(calibrator, config, level, above)
+    freezer = Freezer(calibrator)
+    level_synthesis(freezer, config, level, None)
+    return freezer.arrays
+
+
+def freeze_synthesis(config: Config, params: dict, gain: float, z: np.ndarray) -> dict[str, np.ndarray]:
+    """The arrays of `frozen.synthesis` for p(x | z_1). z: z_1 of photos in units; gain: bins of z_1 for one."""
+    network = flat(params["synthesis"])
+    last = max((name for name in network if name.startswith("Conv")), key=lambda name: int(name.rsplit("_", 1)[1]))
+    features = network[last]["bias"].shape[0]
+    unit = {last: np.full(features, 1 / (255 * PIXEL_UNITS)) / (ZERO_UNIT if config.linear_path else 1)}
+    weights = dict(network)
+    if config.linear_path:
+        basis = [np.asarray(params[f"{name}_basis"], np.float64) for name in ("analysis", "synthesis")]
+        analysis, back = (b / math.sqrt(len(b)) for b in basis)
+        weights["basis"] = back.T / (gain * MEAN_UNITS)
+        unit["basis"] = np.full(len(back), 1 / (255 * PIXEL_UNITS))
+        # No photo gives more by the linear path; the network beside it adds a little.
+        most = MEAN_UNITS * (gain * 0.5 * np.abs(analysis).sum(axis=0) * 1.25 + 8)
+        unit["basis/largest"] = np.minimum(np.ceil(most), LATENT_LIMIT)
+    # Activations of a sixteenth of what is usual, by channel, go in; the first convolution takes gain * z.
+    usual = np.maximum(np.std(z, axis=(0, 1, 2)), MEAN_UNITS / 4)
+    first = weights["Conv_0"]
+    scaled = {"kernel": np.asarray(first["kernel"]) * (usual / (gain * MEAN_UNITS))[:, None], "bias": first["bias"]}
+    calibrator = Calibrator({**weights, "Conv_0": scaled}, 1 / usual, unit)
+    synthesis(calibrator, config, z)
+    freezer = Freezer(calibrator)
+    synthesis(freezer, config, None)
+    return freezer.arrays
+
+
+def flat(params: dict, prefix: str = "") -> dict:
+    """{"Residual_0": {"Conv_0": layer}} -> {"Residual_0/Conv_0": layer}."""
+    found = {}
+    for name, value in params.items():
+        if "kernel" in value:
+            found[prefix + name] = value
+        else:
+            found.update(flat(value, f"{prefix}{name}/"))
+    return found

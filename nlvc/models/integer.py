@@ -1,0 +1,118 @@
+"""Exact layers: integers in, integers out, the same bits on every machine.
+
+A sum of integers is the same in any order, so threads, batches, tiles and devices do not matter. Between two layers lie
+int8 activations; a layer is
+
+    int8 --convolve--> int32 accumulators --requantise--> int8 --lookup (a table of 256)--> int8
+
+No sum overflows: `Scale` and `check_accumulators` hold every |accumulator| below 2^30, so that one more addition, of
+half a unit before a shift, still fits in int32.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+ACCUMULATOR_LIMIT = 1 << 30
+_MULTIPLIER_BITS = 15
+
+
+class Scale(NamedTuple):
+    """Multiplication by positive numbers, one a channel, in int32: int32 arrays (C,).
+
+    y = (t * multiplier + 2^(after-1)) >> after,  t = (clip(x, -limit, limit) + 2^(before-1)) >> before
+
+    Both shifts round halves up. |t| <= 2^15 and multiplier < 2^15, so the product is below 2^30.
+    """
+
+    limit: np.ndarray
+    before: np.ndarray
+    multiplier: np.ndarray
+    after: np.ndarray
+
+
+def scale(ratio: np.ndarray, reach: float) -> Scale:
+    """The Scale nearest to ratios (C,) in (0, 2^14), for outputs up to +-reach; larger ones are cut a little beyond."""
+    ratio = np.maximum(np.asarray(ratio, np.float64), 2.0**-44)
+    if np.any(ratio >= 2.0 ** (_MULTIPLIER_BITS - 1)):
+        raise ValueError(f"scale: ratios must be below 2^{_MULTIPLIER_BITS - 1}, got {ratio.max():g}")
+    limit = np.clip(np.ceil((reach + 1) / ratio), 1, ACCUMULATOR_LIMIT - 1)
+    before = np.maximum(np.floor(np.log2(limit)) + 1 - _MULTIPLIER_BITS, 0)
+    after = np.clip(_MULTIPLIER_BITS - 1 - np.floor(np.log2(ratio * 2**before)), 0, 30)
+    multiplier = np.minimum(np.rint(ratio * 2.0 ** (before + after)), 2**_MULTIPLIER_BITS - 1)
+    return Scale(*(values.astype(np.int32) for values in (limit, before, multiplier, after)))
+
+
+def requantise(x: Array, by: Scale) -> Array:
+    """int32 (..., C) times the ratios of a Scale, as its docstring says; int32."""
+    limit, before, multiplier, after = (jnp.asarray(v).reshape((1,) * (x.ndim - 1) + (-1,)) for v in by)
+    x = jnp.clip(x, -limit, limit)
+    x = lax.shift_right_arithmetic(x + half(before), jnp.broadcast_to(before, x.shape))
+    x = x * multiplier + half(after)
+    return lax.shift_right_arithmetic(x, jnp.broadcast_to(after, x.shape))
+
+
+def half(shift: Array) -> Array:
+    """2^(shift-1), or 0 for a shift of 0."""
+    return (1 << shift) >> 1
+
+
+def to_int8(x: Array) -> Array:
+    """int32, cut to int8."""
+    return jnp.clip(x, -128, 127).astype(jnp.int8)
+
+
+def lookup(x: Array, table: Array) -> Array:
+    """table[x + 128]: x int8 of any shape, table (256,)."""
+    return jnp.take(jnp.asarray(table), x.astype(jnp.int32) + 128, mode="clip")
+
+
+def convolve(x: Array, kernel: np.ndarray, bias: np.ndarray, outside: np.ndarray | None) -> Array:
+    """int8 (B, H, W, C) * int8 (k, k, C, C') + int32 (C',) -> int32 (B, H, W, C'), k odd.
+
+    outside: the int8 scalar that lies around x, or None to continue x by its edge.
+    """
+    reach = kernel.shape[0] // 2
+    if reach:
+        around = ((0, 0), (reach, reach), (reach, reach), (0, 0))
+        x = jnp.pad(x, around, mode="edge") if outside is None else jnp.pad(x, around, constant_values=outside)
+    sums = lax.conv_general_dilated(
+        x, jnp.asarray(kernel), (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        preferred_element_type=jnp.int32,
+    )  # fmt: skip
+    return sums + jnp.asarray(bias).reshape(1, 1, 1, -1)
+
+
+def dot(x: Array, high: np.ndarray, low: np.ndarray) -> Array:
+    """int32 (B, h, w, C), |x| < 2^15 - 128, times int16 weights in two int8 limbs (C, C'); int32.
+
+    x = 256 x_high + x_low, weight = 256 high + low; the four products are int8 dots, and their sum is exact as long as
+    the whole product fits (`check_accumulators`): two's complement forgives what overflows on the way.
+    """
+    x_high = (x + 128) >> 8
+    x_low = (x - (x_high << 8)).astype(jnp.int8)
+    x_high = x_high.astype(jnp.int8)
+    product = lambda a, b: lax.dot_general(  # noqa: E731
+        a, jnp.asarray(b), (((3,), (0,)), ((), ())), preferred_element_type=jnp.int32
+    )
+    middle = product(x_high, low) + product(x_low, high)
+    return (product(x_high, high) << 16) + (middle << 8) + product(x_low, low)
+
+
+def limbs(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Integers in (-2^15 + 128, 2^15 - 128) as (high, low) int8 with 256 high + low."""
+    high = (weights + 128) >> 8
+    return high.astype(np.int8), (weights - (high << 8)).astype(np.int8)
+
+
+def check_accumulators(name: str, weights: np.ndarray, largest: np.ndarray | int, bias: np.ndarray | int = 0) -> None:
+    """Raises ValueError unless sum |weight| * largest |input| + |bias| < 2^30 for every output (the last axis)."""
+    weights = np.abs(np.asarray(weights, np.int64)).reshape(-1, np.shape(weights)[-1])
+    largest = np.asarray(largest, np.int64)
+    if largest.ndim:
+        largest = np.tile(largest, len(weights) // largest.size)[:, None]
+    worst = np.max((weights * largest).sum(axis=0) + np.abs(np.asarray(bias, np.int64)))
+    if worst >= ACCUMULATOR_LIMIT:
+        raise ValueError(f"{name}: its sums may reach {worst}, more than int32 is sure to hold; train with weight decay")
