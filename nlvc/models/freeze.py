@@ -1,4 +1,4 @@
-"""A trained model to a frozen one: ranges measured on photos, weights to int8, the rest to integer scales and tables."""
+"""A trained model to a frozen one: ranges measured on photos, weights in int8, the rest integer scales and tables."""
 
 import math
 
@@ -9,7 +9,16 @@ import numpy as np
 from nlvc.config import Config
 from nlvc.models import integer
 from nlvc.models.energy import UNIT
-from nlvc.models.frozen import LATENT_LIMIT, MEAN_UNITS, PIXEL_UNITS, SCALE_UNITS, STREAM_LIMIT, level_synthesis, synthesis
+from nlvc.models.frozen import (
+    LATENT_LIMIT,
+    MEAN_UNITS,
+    PIXEL_UNITS,
+    SCALE_UNITS,
+    STREAM_LIMIT,
+    crop,
+    level_synthesis,
+    synthesis,
+)
 from nlvc.models.nested import SCALE_MAX, SCALE_MIN, spread
 from nlvc.models.transforms import ZERO_UNIT, depth_to_space
 
@@ -34,21 +43,22 @@ class Calibrator:
     def enter(self, name, z):
         return jnp.asarray(z, jnp.float32) * row(self.entry)
 
-    def convolve(self, name, x, edge, block=1):
-        x = depth_to_space(self._convolve(name, x, edge), block)
+    def convolve(self, name, x, block=1):
+        x = depth_to_space(self._convolve(name, x), block)
         low, high = np.quantile(np.asarray(x), [1e-5, 1 - 1e-5])
         self.ranges[name] = max(float(low), GELU_FLOOR), max(float(high), 0.0)
         return x
 
-    def _convolve(self, name, x, edge):
+    def _convolve(self, name, x):
         kernel, bias = self.weights[name]["kernel"], self.weights[name]["bias"]
-        reach = kernel.shape[0] // 2
-        x = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge" if edge else "constant")
         x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
         return x + row(bias)
 
+    def add(self, stream, x):
+        return crop(stream, 2) + x
+
     def widen(self, name, x, block=1):
-        x = depth_to_space(self._convolve(name, x, edge=False), block)
+        x = depth_to_space(self._convolve(name, x), block)
         self.ranges[name] = tuple(map(float, (x.min(), x.max())))
         return x
 
@@ -60,8 +70,8 @@ class Calibrator:
     def activate(self, name, x):
         return function_of(name)(x)
 
-    def finish(self, name, x, edge):
-        return self._convolve(name, x, edge) / row(self.unit[name])
+    def finish(self, name, x):
+        return self._convolve(name, x) / row(self.unit[name])
 
     def linear(self, name, z):
         return jnp.dot(jnp.asarray(z, jnp.float32), self.weights[name]) / row(self.unit[name])
@@ -102,13 +112,11 @@ class Freezer:
         integer.check_accumulators(name, kernel, 128, bias)
         self._write(name, kernel=kernel, bias=bias.astype(np.int32), **integer.scale(ratio, reach)._asdict())
 
-    def convolve(self, name, x, edge, block=1):
+    def convolve(self, name, x, block=1):
         low, high = self._float.ranges[name]
         step = (high - low) / 255
         features = self._float.weights[name]["bias"].shape[0]
         self._weights(name, x, np.full(features, step), np.full(features, -low / step - 128), 128)
-        if not edge:
-            self._write(name, outside=np.int8(x[1]))
         return low, step
 
     def activate(self, name, x):
@@ -120,11 +128,9 @@ class Freezer:
         self._write(name, table=np.clip(np.rint(values / step) + zero, -128, 127).astype(np.int8))
         return step, zero
 
-    def finish(self, name, x, edge):
+    def finish(self, name, x):
         unit = self._float.unit[name]
         self._weights(name, x, unit, np.zeros(len(unit)), 1 << 14)
-        if not edge:
-            self._write(name, outside=np.int8(x[1]))
 
     def widen(self, name, x, block=1):
         # One unit for the whole stream: the first step into it sets it.
@@ -132,11 +138,9 @@ class Freezer:
             self._stream = max(map(abs, self._float.ranges[name])) * 4 / STREAM_LIMIT
         features = self._float.weights[name]["bias"].shape[0]
         self._weights(name, x, np.full(features, self._stream), np.zeros(features), 1 << 14)
-        self._write(name, outside=np.int8(x[1]))
-        return self
 
-    def __add__(self, _):
-        return self
+    def add(self, stream, _):
+        return stream
 
     def narrow(self, name, _):
         low, high = self._float.ranges[name]
@@ -150,12 +154,13 @@ class Freezer:
         unit, largest = self._float.unit[name], self._float.unit[f"{name}/largest"]
         weights = np.asarray(self._float.weights[name], np.float64) / unit
         # As many bits as int16 has and as sums of the largest latents leave.
-        ratio = np.maximum((np.abs(weights) * largest[:, None]).sum(axis=0) / 2.0**29.9, np.abs(weights).max(axis=0) / 32000)
-        ratio = np.maximum(ratio, 1e-12)
+        sums, most = (np.abs(weights) * largest[:, None]).sum(axis=0), np.abs(weights).max(axis=0)
+        ratio = np.maximum(np.maximum(sums / 2.0**29.9, most / 32000), 1e-12)
         weights = np.rint(weights / ratio).astype(np.int32)
         integer.check_accumulators(name, weights, largest)
         high, low = integer.limbs(weights)
-        self._write(name, high=high, low=low, largest=largest.astype(np.int32), **integer.scale(ratio, 1 << 14)._asdict())
+        limbs = {"high": high, "low": low, "largest": largest.astype(np.int32)}
+        self._write(name, **limbs, **integer.scale(ratio, 1 << 14)._asdict())
 
 
 def freeze_level(config: Config, params: dict, level: int, above: np.ndarray) -> dict[str, np.ndarray]:

@@ -2,9 +2,14 @@
 
 Each network is written once, over an arithmetic that says what its steps are:
 
-    Exact       int8 and int32 by `models.integer`: what compresses and decompresses
-    Calibrator  float, remembering how large everything gets (`models.freeze`)
-    a test's    NumPy in int64: the oracle
+    Exact        int8 and int32 (`models.integer`): what compresses and decompresses
+    Calibrator   float, remembering how large everything gets (`models.freeze`)
+    the oracle   NumPy in int64, in the tests
+
+There are no borders in here. Every convolution gives only the positions of which it has seen all neighbours, so a
+network needs its input with a margin (`margin`), and what it says of a position depends on that position's surroundings
+alone: not on the tile, the batch or the photo that they were cut from. Around a whole photo the latents are continued
+by their edge.
 
 Between the networks lie integers: latents in units of 1/MEAN_UNITS bins, int32.
 """
@@ -32,81 +37,119 @@ STREAM_LIMIT = 1 << 15
 
 
 class Arithmetic(Protocol):
-    """What the steps of a network are. `name` finds the weights of a step; activations are whatever it likes."""
+    """What the steps of a network are. `name` finds the weights of a step; activations are whatever it likes.
 
-    def enter(self, name: str, z) -> object:
+    `convolve`, `widen` and `finish` are convolutions without borders: each side is shorter by k - 1.
+    """
+
+    def enter(self, name: str, z):
         """Latents in units -> activations."""
 
-    def convolve(self, name: str, x, edge: bool, block: int = 1) -> object:
-        """Activations -> what `activate` takes, after depth-to-space; edge: continue x by its border, else by zeros."""
+    def convolve(self, name: str, x, block: int = 1):
+        """Activations -> what `activate` takes, after depth-to-space."""
 
-    def activate(self, name: str, x) -> object:
+    def activate(self, name: str, x):
         """The nonlinearity after the step of that name -> activations."""
 
-    def finish(self, name: str, x, edge: bool) -> object:
-        """The last convolution: activations -> int32 in the network's own units."""
+    def widen(self, name: str, x, block: int = 1):
+        """Activations -> the stream of a residual block, of many bits, after depth-to-space."""
 
-    def widen(self, name: str, x, block: int = 1) -> object:
-        """A convolution continued by zeros, after depth-to-space -> the stream of a residual block, of many bits."""
+    def add(self, stream, x):
+        """A stream without a border of two, plus what two convolutions made of it."""
 
-    def narrow(self, name: str, stream) -> object:
+    def narrow(self, name: str, stream):
         """A stream -> what `activate` takes."""
 
-    def linear(self, name: str, z) -> object:
+    def finish(self, name: str, x):
+        """The last convolution: activations -> int32 in the network's own units."""
+
+    def linear(self, name: str, z):
         """A linear map of latents in units -> int32 in the network's own units."""
 
 
 def level_synthesis(a: Arithmetic, config: Config, level: int, above) -> tuple:
-    """z_{level+1} in units -> what `finish` and `linear` give, to be joined by `level_parameters`."""
-    x = a.activate("Conv_0", a.convolve("Conv_0", a.enter("enter", above), edge=True))
+    """z_{level+1} in units, with its margin -> what `finish` and `linear` give, for `level_parameters`."""
+    x = a.activate("Conv_0", a.convolve("Conv_0", a.enter("enter", above)))
     blocks = stages("plain", config.level_strides[level])
     for number, block in enumerate(blocks, start=1):
-        name = f"Conv_{number}"
-        x = a.activate(name, a.convolve(name, x, edge=True, block=block))
-    x = a.finish(f"Conv_{len(blocks) + 1}", x, edge=True)
+        x = a.activate(f"Conv_{number}", a.convolve(f"Conv_{number}", x, block))
+    x = a.finish(f"Conv_{len(blocks) + 1}", x)
     return x, a.linear("energy", above) if config.linear_path else None
 
 
-def level_parameters(config: Config, level: int, parameters, energy) -> tuple:
-    """(means in units, log scales in units), (B, stride h, stride w, C), of p(z_level | z_{level+1})."""
-    channels, stride = config.level_channels[level - 1], config.level_strides[level]
-    mean, log_scale = parameters[..., :channels], parameters[..., channels:]
-    if energy is not None:
-        log_scale = log_scale + energy.repeat(stride, axis=1).repeat(stride, axis=2)
-    return mean, log_scale
-
-
 def synthesis(a: Arithmetic, config: Config, z) -> tuple:
-    """z_1 in units -> what `finish` and `linear` give, to be joined by `pixels`."""
+    """z_1 in units, with its margin -> what `finish` and `linear` give, for `pixels`."""
     _, *rest = stages(config.transform, config.level_strides[0])
+    residual = config.transform == "residual"
     x = a.enter("enter", z)
-    number = 0
-    if config.transform == "residual":
-        x = a.activate("Conv_0", a.convolve("Conv_0", x, edge=False))
-        number = 1
-    for block_number, block in enumerate(reversed(rest)):
-        name = f"Conv_{number + block_number}"
-        if config.transform == "residual":
-            inner = f"Residual_{block_number}"
-            stream = a.widen(name, x, block)
-            hidden = a.activate(f"{inner}/enter", a.narrow(f"{inner}/enter", stream))
-            hidden = a.activate(f"{inner}/Conv_0", a.convolve(f"{inner}/Conv_0", hidden, edge=False))
-            stream = stream + a.widen(f"{inner}/Conv_1", hidden)
-            x = a.activate(f"{inner}/leave", a.narrow(f"{inner}/leave", stream))
-        else:
-            x = a.activate(name, a.convolve(name, x, edge=False, block=block))
-    x = a.finish(f"Conv_{number + len(rest)}", x, edge=False)
+    if residual:
+        x = a.activate("Conv_0", a.convolve("Conv_0", x))
+    for number, block in enumerate(reversed(rest)):
+        name, inner = f"Conv_{number + residual}", f"Residual_{number}"
+        if not residual:
+            x = a.activate(name, a.convolve(name, x, block))
+            continue
+        stream = a.widen(name, x, block)
+        x = a.activate(f"{inner}/enter", a.narrow(f"{inner}/enter", stream))
+        x = a.activate(f"{inner}/Conv_0", a.convolve(f"{inner}/Conv_0", x))
+        stream = a.add(stream, a.widen(f"{inner}/Conv_1", x))
+        x = a.activate(f"{inner}/leave", a.narrow(f"{inner}/leave", stream))
+    x = a.finish(f"Conv_{len(rest) + residual}", x)
     return x, a.linear("basis", z) if config.linear_path else None
 
 
+def level_margins(config: Config, level: int) -> tuple[int, int]:
+    """(positions of z_{level+1} that `level_synthesis` needs around its own, positions of z_level left over)."""
+    return _margins([(1, 1), *((1, block) for block in stages("plain", config.level_strides[level])), (1, 1)])
+
+
+def synthesis_margins(config: Config) -> tuple[int, int]:
+    """(positions of z_1 that `synthesis` needs around its own, positions before the last depth-to-space left over)."""
+    _, *rest = stages(config.transform, config.level_strides[0])
+    steps = [(1, 1)] if config.transform == "residual" else []
+    for block in reversed(rest):
+        steps += [(1, block)] + ([(2, 1)] if config.transform == "residual" else [])
+    return _margins([*steps, (1, 1)])
+
+
+def _margins(steps: list[tuple[int, int]]) -> tuple[int, int]:
+    """Steps (what convolutions eat on each side, depth-to-space after that) -> the least margin, and what is left."""
+    for margin in range(64):
+        left = margin
+        for eaten, block in steps:
+            left = (left - eaten) * block
+            if left < 0:
+                break
+        else:
+            return margin, left
+    raise ValueError("these networks look too far around")
+
+
+def level_parameters(config: Config, level: int, network, energy) -> tuple:
+    """(means in units, log scales in units) of p(z_level | z_{level+1}), for the positions without the margin."""
+    channels, stride = config.level_channels[level - 1], config.level_strides[level]
+    margin, left = level_margins(config, level)
+    network = crop(network, left)
+    mean, log_scale = network[..., :channels], network[..., channels:]
+    if energy is not None:
+        log_scale = log_scale + crop(energy, margin).repeat(stride, axis=1).repeat(stride, axis=2)
+    return mean, log_scale
+
+
 def pixels(config: Config, network, linear):
-    """uint8 (B, stride h, stride w, 3)."""
-    x = depth_to_space(network, stages(config.transform, config.level_strides[0])[0])
+    """uint8 (B, stride h, stride w, 3) for the positions without the margin."""
+    margin, left = synthesis_margins(config)
+    x = depth_to_space(crop(network, left), stages(config.transform, config.level_strides[0])[0])
     if linear is not None:
-        x = x + depth_to_space(linear, config.level_strides[0])
+        x = x + depth_to_space(crop(linear, margin), config.level_strides[0])
     # Half of white, and half a grey level before the shift.
     x = (x + (PIXEL_UNITS * 255 + PIXEL_UNITS) // 2) >> (PIXEL_UNITS.bit_length() - 1)
-    return jnp.clip(x, 0, 255).astype(jnp.uint8)
+    return x.clip(0, 255).astype(np.uint8)
+
+
+def crop(x, margin: int):
+    """(B, H, W, C) without a border of that width."""
+    return x[:, margin : x.shape[1] - margin, margin : x.shape[2] - margin]
 
 
 class Exact:
@@ -115,36 +158,36 @@ class Exact:
     def __init__(self, arrays: dict[str, np.ndarray]):
         self.arrays = arrays
 
-    def _scale(self, name: str) -> integer.Scale:
-        return integer.Scale(*(self.arrays[f"{name}/{field}"] for field in integer.Scale._fields))
+    def _scaled(self, name: str, x: Array) -> Array:
+        by = integer.Scale(*(self.arrays[f"{name}/{field}"] for field in integer.Scale._fields))
+        return integer.requantise(x, by)
 
-    def _sums(self, name: str, x: Array, edge: bool) -> Array:
-        outside = None if edge else self.arrays[f"{name}/outside"]
-        return integer.convolve(x, self.arrays[f"{name}/kernel"], self.arrays[f"{name}/bias"], outside)
+    def _sums(self, name: str, x: Array) -> Array:
+        return integer.convolve(x, self.arrays[f"{name}/kernel"], self.arrays[f"{name}/bias"])
 
     def enter(self, name: str, z: Array) -> Array:
-        z = jnp.clip(z, -LATENT_LIMIT, LATENT_LIMIT)
-        return integer.to_int8(integer.requantise(z, self._scale(name)))
+        return integer.to_int8(self._scaled(name, jnp.clip(z, -LATENT_LIMIT, LATENT_LIMIT)))
 
-    def convolve(self, name: str, x: Array, edge: bool, block: int = 1) -> Array:
-        x = integer.to_int8(integer.requantise(self._sums(name, x, edge), self._scale(name)))
-        return depth_to_space(x, block)
+    def convolve(self, name: str, x: Array, block: int = 1) -> Array:
+        return depth_to_space(integer.to_int8(self._scaled(name, self._sums(name, x))), block)
 
     def activate(self, name: str, x: Array) -> Array:
         return integer.lookup(x, self.arrays[f"{name}/table"])
 
-    def finish(self, name: str, x: Array, edge: bool) -> Array:
-        return integer.requantise(self._sums(name, x, edge), self._scale(name))
-
     def widen(self, name: str, x: Array, block: int = 1) -> Array:
-        return depth_to_space(integer.requantise(self._sums(name, x, edge=False), self._scale(name)), block)
+        return depth_to_space(self._scaled(name, self._sums(name, x)), block)
+
+    def add(self, stream: Array, x: Array) -> Array:
+        return crop(stream, 2) + x
 
     def narrow(self, name: str, stream: Array) -> Array:
-        x = jnp.clip(stream, -STREAM_LIMIT, STREAM_LIMIT) + self.arrays[f"{name}/bias"]
-        return integer.to_int8(integer.requantise(x, self._scale(name)))
+        x = jnp.clip(stream, -STREAM_LIMIT, STREAM_LIMIT) + self.arrays[f"{name}/bias"].reshape(1, 1, 1, 1)
+        return integer.to_int8(self._scaled(name, x))
+
+    def finish(self, name: str, x: Array) -> Array:
+        return self._scaled(name, self._sums(name, x))
 
     def linear(self, name: str, z: Array) -> Array:
         largest = self.arrays[f"{name}/largest"].reshape(1, 1, 1, -1)
-        z = jnp.clip(z, -largest, largest)
-        sums = integer.dot(z, self.arrays[f"{name}/high"], self.arrays[f"{name}/low"])
-        return integer.requantise(sums, self._scale(name))
+        sums = integer.dot(jnp.clip(z, -largest, largest), self.arrays[f"{name}/high"], self.arrays[f"{name}/low"])
+        return self._scaled(name, sums)

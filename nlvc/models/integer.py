@@ -69,15 +69,8 @@ def lookup(x: Array, table: Array) -> Array:
     return jnp.take(jnp.asarray(table), x.astype(jnp.int32) + 128, mode="clip")
 
 
-def convolve(x: Array, kernel: np.ndarray, bias: np.ndarray, outside: np.ndarray | None) -> Array:
-    """int8 (B, H, W, C) * int8 (k, k, C, C') + int32 (C',) -> int32 (B, H, W, C'), k odd.
-
-    outside: the int8 scalar that lies around x, or None to continue x by its edge.
-    """
-    reach = kernel.shape[0] // 2
-    if reach:
-        around = ((0, 0), (reach, reach), (reach, reach), (0, 0))
-        x = jnp.pad(x, around, mode="edge") if outside is None else jnp.pad(x, around, constant_values=outside)
+def convolve(x: Array, kernel: np.ndarray, bias: np.ndarray) -> Array:
+    """int8 (B, H, W, C) * int8 (k, k, C, C') + int32 (C',) -> int32 (B, H-k+1, W-k+1, C')."""
     sums = lax.conv_general_dilated(
         x, jnp.asarray(kernel), (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"),
         preferred_element_type=jnp.int32,
@@ -115,4 +108,4 @@ def check_accumulators(name: str, weights: np.ndarray, largest: np.ndarray | int
         largest = np.tile(largest, len(weights) // largest.size)[:, None]
     worst = np.max((weights * largest).sum(axis=0) + np.abs(np.asarray(bias, np.int64)))
     if worst >= ACCUMULATOR_LIMIT:
-        raise ValueError(f"{name}: its sums may reach {worst}, more than int32 is sure to hold; train with weight decay")
+        raise ValueError(f"{name}: its sums may reach {worst}, more than int32 is sure to hold; train it anew")

@@ -1,0 +1,70 @@
+"""The exact networks: the oracle's integers, whatever surrounds the positions, and close to the float model."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracle import Oracle
+
+from nlvc.config import tiny
+from nlvc.models import frozen
+from nlvc.models.freeze import freeze_level, freeze_synthesis
+from nlvc.models.nested import NestedLatentModel
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+CONFIG = tiny(L=3, channels=5, filters=4, latent_filters=6, strides=(16, 2, 1), conditional="laplace", patch_size=64)
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def params():
+    key = jax.random.key(0)
+    shapes = jax.eval_shape(NestedLatentModel(CONFIG).init, key, jnp.zeros((1, 64, 64, 3)), key)["params"]
+    return jax.tree.map(lambda s: RNG.normal(0, (s.shape[-1] / s.size) ** 0.5, s.shape).astype(np.float32), shapes)
+
+
+def latents(height, width, margin=0, batch=2):
+    """Smooth latents in units, int32."""
+    z = RNG.normal(0, 40, (batch, height + 2 * margin, width + 2 * margin, 5))
+    return np.rint(z).astype(np.int32)
+
+
+@pytest.fixture(scope="module")
+def networks(params):
+    """{name: (margin, function of arithmetic and z, arrays)} of the three networks."""
+    found = {}
+    for level in (1, 2):
+        margin, _ = frozen.level_margins(CONFIG, level)
+
+        def run(a, z, level=level):
+            network = frozen.level_synthesis(a, CONFIG, level, z)
+            return jnp.concatenate(frozen.level_parameters(CONFIG, level, *network), -1)
+
+        found[level] = margin, run, freeze_level(CONFIG, params, level, latents(12, 12, margin))
+    margin, _ = frozen.synthesis_margins(CONFIG)
+    gain = NestedLatentModel(CONFIG).gain
+    arrays = freeze_synthesis(CONFIG, params, gain, latents(12, 12, margin))
+    found["synthesis"] = margin, lambda a, z: frozen.pixels(CONFIG, *frozen.synthesis(a, CONFIG, z)), arrays
+    return found
+
+
+every_network = pytest.mark.parametrize("name", [1, 2, "synthesis"])
+
+
+@every_network
+def test_the_oracle_agrees_number_by_number(networks, name):
+    margin, run, arrays = networks[name]
+    z = latents(4, 3, margin) * RNG.integers(1, 400, (2, 1, 1, 1), np.int32)  # also where everything is cut
+    exact = jax.jit(lambda z: run(frozen.Exact(arrays), z))(z)
+    np.testing.assert_array_equal(exact, run(Oracle(arrays), z))
+
+
+@every_network
+def test_a_part_is_that_part_of_the_whole(networks, name):
+    margin, run, arrays = networks[name]
+    run = jax.jit(lambda z, run=run: run(frozen.Exact(arrays), z))
+    z = latents(7, 6, margin)
+    whole = np.asarray(run(z))
+    stride = whole.shape[1] // 7
+    part = np.asarray(run(z[:1, 2 : 5 + 2 * margin, 1 : 5 + 2 * margin]))
+    np.testing.assert_array_equal(part[0], whole[0, 2 * stride : 5 * stride, stride : 5 * stride])

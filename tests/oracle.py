@@ -1,0 +1,60 @@
+"""The frozen networks once more in NumPy and int64, written from the docstrings: every sum is spelled out."""
+
+import numpy as np
+
+from nlvc.models.frozen import LATENT_LIMIT, STREAM_LIMIT
+from nlvc.models.transforms import depth_to_space
+
+
+class Oracle:
+    """The arithmetic of `nlvc.models.frozen` for arrays of one network."""
+
+    def __init__(self, arrays):
+        self.arrays = {name: np.asarray(value, np.int64) for name, value in arrays.items()}
+
+    def scaled(self, name, x):
+        fields = ("limit", "before", "multiplier", "after")
+        limit, before, multiplier, after = (self.arrays[f"{name}/{field}"] for field in fields)
+        x = np.clip(x, -limit, limit)
+        x = np.floor_divide(x + 2**before // 2, 2**before)
+        product = x * multiplier
+        assert np.all(np.abs(product) < 2**30)
+        return np.floor_divide(product + 2**after // 2, 2**after)
+
+    def sums(self, name, x):
+        kernel, bias = self.arrays[f"{name}/kernel"], self.arrays[f"{name}/bias"]
+        size = kernel.shape[0]
+        height, width = x.shape[1] - size + 1, x.shape[2] - size + 1
+        total = np.zeros((x.shape[0], height, width, kernel.shape[3]), np.int64) + bias
+        for down in range(size):
+            for right in range(size):
+                total += x[:, down : down + height, right : right + width] @ kernel[down, right]
+        assert np.all(np.abs(total) < 2**30)
+        return total
+
+    def enter(self, name, z):
+        return np.clip(self.scaled(name, np.clip(np.asarray(z, np.int64), -LATENT_LIMIT, LATENT_LIMIT)), -128, 127)
+
+    def convolve(self, name, x, block=1):
+        return depth_to_space(np.clip(self.scaled(name, self.sums(name, x)), -128, 127), block)
+
+    def activate(self, name, x):
+        return self.arrays[f"{name}/table"][x + 128]
+
+    def widen(self, name, x, block=1):
+        return depth_to_space(self.scaled(name, self.sums(name, x)), block)
+
+    def add(self, stream, x):
+        return stream[:, 2:-2, 2:-2] + x
+
+    def narrow(self, name, stream):
+        x = np.clip(stream, -STREAM_LIMIT, STREAM_LIMIT) + self.arrays[f"{name}/bias"]
+        return np.clip(self.scaled(name, x), -128, 127)
+
+    def finish(self, name, x):
+        return self.scaled(name, self.sums(name, x))
+
+    def linear(self, name, z):
+        weights = 256 * self.arrays[f"{name}/high"] + self.arrays[f"{name}/low"]
+        largest = self.arrays[f"{name}/largest"]
+        return self.scaled(name, np.clip(np.asarray(z, np.int64), -largest, largest) @ weights)
