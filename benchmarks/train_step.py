@@ -17,7 +17,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from nlvc.config import PRESETS
-from nlvc.models import transforms
+from nlvc.models import layers
 from nlvc.training.loop import create_state, make_train_step
 from nlvc.training.memory import keep_freed_memory
 
@@ -85,7 +85,7 @@ def layer(repeats: int) -> None:
         x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
     times = {}
-    for name, function in (("dot", transforms.convolve_as_dot), ("native", native)):
+    for name, function in (("dot", layers.convolve_as_dot), ("native", native)):
         gradient = jax.jit(jax.grad(lambda x, k, f=function: jnp.sum(f(x, k) ** 2), (0, 1)))
         run = lambda g=gradient: jax.block_until_ready(g(x, kernel))  # noqa: E731
         run()

@@ -3,7 +3,7 @@
 import numpy as np
 
 from nlvc.models.frozen import LATENT_LIMIT, STREAM_LIMIT
-from nlvc.models.transforms import depth_to_space
+from nlvc.models.layers import depth_to_space
 
 
 class Oracle:

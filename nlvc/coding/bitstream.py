@@ -1,28 +1,28 @@
-"""The `.nlvc` file: one header, one message, a checksum. NumPy-free and quick to import, so `nlvc info` starts at once.
+"""The `.nlvc` file, version 1 (docs/bitstream.md). NumPy-free and quick to import, so `nlvc info` starts at once.
 
-    bytes   what                                              bytes   what
-    4       magic, 4E 4C 56 43 ("NLVC")                       varint  height, pixels
-    1       version, 1                                        varint  L, number of levels
-    1       mode: 0 L, 1 RGB, 2 RGBA                          varints L sizes in bytes, z_1 first
-    1       lanes of the message                              varint  size of alpha in bytes
-    8       fingerprint of the model                          ...     payload: the message, as long as the sizes' sum
-    varint  width, pixels                                     ...     alpha
-                                                              4       CRC-32 of all the bytes before
+    header    magic, version, what the picture is, which model wrote it, how it is cut into tiles; CRC-32
+    chunks    named pieces, each with its own CRC-32: Exif, colour profile, XMP, alpha, and last the table of contents
+    streams   one message for each level and tile, z_L of all tiles first: a file cut short keeps its deeper levels
 
-Numbers are little-endian; a varint has seven bits in each byte, lowest first, and the top bit set in all but the last.
-All levels share one message, so a level's size is its share of the payload and not a place in it.
+A stream is checked when it is asked for, so what is undamaged can be read out of a damaged file.
 """
 
 import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
-VERSION = 1
+VERSION, MINOR = 1, 0
 MAGIC = b"NLVC"
 MODES = ("L", "RGB", "RGBA")
 MAX_PIXELS = 1 << 31
 MAX_LEVELS = 16
 MAX_LANES = 255
-_FIXED = len(MAGIC) + 3 + 8
+MAX_TILE = 1 << 16
+METADATA = ("eXIF", "iCCP", "xMPP")
+"""Chunks that are carried along and never looked at."""
+ALPHA, CONTENTS = "ALPH", "TOCS"
+_FIXED = len(MAGIC) + 4 + 8
 _CRC = 4
 _VARINT_BYTES = 6
 
@@ -35,115 +35,238 @@ class Header(NamedTuple):
     """What a file says of itself.
 
     Attributes:
-      version: 1.
+      minor: 0; later ones may have more kinds of chunks.
       width, height: of the picture in pixels, at least 1, their product at most 2**31.
       mode: "L", "RGB" or "RGBA", as Pillow names them.
       fingerprint: 16 lower-case hexadecimal digits that name the model.
-      lanes: of the message, in 1..255.
-      level_bytes: each level's share of the payload in bytes, z_1 first, 1 to 16 of them.
-      alpha_bytes: size of the alpha plane's own code; 0 unless mode is "RGBA".
+      lanes: of every message, in 1..255.
+      levels: L, 1 to 16.
+      tile: side of a tile in pixels, 1 to 65536. Tiles lie side by side from the upper left corner.
     """
 
-    version: int
+    minor: int
     width: int
     height: int
     mode: str
     fingerprint: str
     lanes: int
-    level_bytes: tuple[int, ...]
-    alpha_bytes: int = 0
+    levels: int
+    tile: int
+
+    @property
+    def tiles(self) -> tuple[int, int]:
+        """Rows and columns of tiles."""
+        return -(-self.height // self.tile), -(-self.width // self.tile)
 
 
-def pack(header: Header, payload: bytes, alpha: bytes = b"") -> bytes:
+@dataclass(frozen=True)
+class File:
+    """A file taken apart.
+
+    Attributes:
+      header: its Header.
+      chunks: METADATA and ALPHA chunks by name, undamaged.
+      sizes: bytes of each stream, by level (z_1 first) and then by tile, row by row.
+      damaged: names of chunks that do not match their checksum; their content is not in `chunks`.
+    """
+
+    header: Header
+    chunks: dict[str, bytes]
+    sizes: tuple[tuple[int, ...], ...]
+    damaged: tuple[str, ...]
+    _data: bytes
+    _places: tuple[tuple[tuple[int, int], ...], ...]
+
+    def stream(self, level: int, tile: int) -> bytes:
+        """The message of z_level (1 to L) of a tile. Raises BitstreamError if it is damaged or cut off."""
+        begin, checksum = self._places[level - 1][tile]
+        data = self._data[begin : begin + self.sizes[level - 1][tile]]
+        if len(data) != self.sizes[level - 1][tile]:
+            raise BitstreamError(f"truncated .nlvc file: z_{level} of tile {tile} is not all there")
+        if zlib.crc32(data) != checksum:
+            raise BitstreamError(f"damaged .nlvc file: z_{level} of tile {tile} does not match its checksum")
+        return data
+
+    def lost(self) -> list[tuple[int, int]]:
+        """(level, tile) of the streams that are damaged or cut off."""
+        found = []
+        for level in range(self.header.levels, 0, -1):
+            for tile in range(len(self.sizes[level - 1])):
+                try:
+                    self.stream(level, tile)
+                except BitstreamError:
+                    found.append((level, tile))
+        return found
+
+    def check(self) -> None:
+        """Raises BitstreamError unless every byte is as it was written."""
+        if self.damaged:
+            raise BitstreamError(f"damaged .nlvc file: its {self.damaged[0]} chunk does not match its checksum")
+        for level, tile in self.lost()[:1]:
+            self.stream(level, tile)
+        end = max(begin + size for level in zip(self._places, self.sizes, strict=True)
+                  for (begin, _), size in zip(*level, strict=True))  # fmt: skip
+        if len(self._data) > end:
+            raise BitstreamError(f"{len(self._data) - end} bytes follow the end of the .nlvc file; copy it again")
+
+
+def pack(header: Header, streams: list[list[bytes]], chunks: dict[str, bytes] | None = None) -> bytes:
     """The bytes of a file.
 
+    Args:
+      streams: messages by level, z_1 first, and then by tile, row by row.
+      chunks: METADATA and ALPHA.
+
     Raises:
-      BitstreamError: for a header outside its limits, or sizes that are not those of payload and alpha.
+      BitstreamError: for a header outside its limits, or streams or chunks that do not belong to it.
     """
     _check(header)
-    if sum(header.level_bytes) != len(payload):
-        raise BitstreamError(f"level sizes sum to {sum(header.level_bytes)} but the payload has {len(payload)} bytes")
-    if header.alpha_bytes != len(alpha):
-        raise BitstreamError(f"alpha is said to have {header.alpha_bytes} bytes but has {len(alpha)}")
-    numbers = (header.width, header.height, len(header.level_bytes), *header.level_bytes, header.alpha_bytes)
-    fixed = bytes((header.version, MODES.index(header.mode), header.lanes)) + bytes.fromhex(header.fingerprint)
-    body = MAGIC + fixed + b"".join(map(_varint, numbers)) + bytes(payload) + bytes(alpha)
-    return body + zlib.crc32(body).to_bytes(_CRC, "little")
+    count = header.tiles[0] * header.tiles[1]
+    if len(streams) != header.levels or any(len(level) != count for level in streams):
+        raise BitstreamError(f"a file of {header.levels} levels and {count} tiles has a stream for each of both")
+    chunks = dict(chunks or {})
+    if unknown := sorted(chunks.keys() - {*METADATA, ALPHA}):
+        raise BitstreamError(f"unknown chunk {unknown[0]!r}")
+    if (ALPHA in chunks) != (header.mode == "RGBA"):
+        raise BitstreamError(f"mode {header.mode} and alpha do not go together")
+    fixed = bytes((VERSION, header.minor, MODES.index(header.mode), header.lanes)) + bytes.fromhex(header.fingerprint)
+    numbers = (header.width, header.height, header.levels, header.tile)
+    head = MAGIC + fixed + b"".join(map(_varint, numbers))
+    order = [stream for level in reversed(streams) for stream in level]
+    chunks[CONTENTS] = b"".join(_varint(len(s)) + zlib.crc32(s).to_bytes(_CRC, "little") for s in order)
+    pieces = [head, zlib.crc32(head).to_bytes(_CRC, "little")]
+    for name, content in chunks.items():
+        piece = name.encode("ascii") + _varint(len(content)) + content
+        pieces += [piece, zlib.crc32(piece).to_bytes(_CRC, "little")]
+    return b"".join([*pieces, *order])
 
 
-def unpack(data: bytes) -> tuple[Header, bytes, bytes]:
-    """(header, payload, alpha) of a complete file; undoes `pack`.
+def unpack(data: bytes) -> File:
+    """Takes a file apart. Streams are not looked at yet: `File.stream` and `File.check` do that.
 
     Raises:
-      BitstreamError: for a foreign, newer, truncated, lengthened or damaged file.
+      BitstreamError: for a foreign or newer file, or one whose header or table of contents is damaged or cut off.
     """
     data = bytes(data)
-    header, begin = _parse(data)
-    middle = begin + sum(header.level_bytes)
-    end = middle + header.alpha_bytes
-    if len(data) < end + _CRC:
-        raise BitstreamError(f"truncated .nlvc file: {len(data)} bytes of {end + _CRC}; copy it again")
-    if len(data) > end + _CRC:
-        raise BitstreamError(f"{len(data) - end - _CRC} bytes follow the end of the .nlvc file; copy it again")
-    if zlib.crc32(data[:end]) != int.from_bytes(data[end:], "little"):
-        raise BitstreamError("damaged .nlvc file: its checksum does not match; copy it again")
-    return header, data[begin:middle], data[middle:end]
+    header, at = _parse(data)
+    chunks, damaged, contents = {}, [], None
+    while contents is None:
+        name, content, whole, at = _chunk(data, at)
+        if name == CONTENTS:
+            if not whole:
+                raise BitstreamError("damaged .nlvc file: its table of contents does not match its checksum")
+            contents = content
+        elif name not in (*METADATA, ALPHA):
+            if name[0].isupper():
+                raise BitstreamError(f"this .nlvc file needs what {name} means; update nlvc")
+        elif name in chunks or name in damaged:
+            raise BitstreamError(f"damaged .nlvc file: it has two chunks {name}")
+        elif whole:
+            chunks[name] = content
+        else:
+            damaged.append(name)
+    if (ALPHA in chunks or ALPHA in damaged) != (header.mode == "RGBA"):
+        raise BitstreamError(f"damaged .nlvc file: mode {header.mode} and alpha do not go together")
+    sizes, places = _contents(header, contents, at)
+    return File(header, chunks, sizes, tuple(damaged), data, places)
 
 
 def read_header(data: bytes) -> Header:
-    """The header alone, from a file or its beginning (256 bytes are always enough). The checksum is not looked at.
+    """The header alone, from a file or its beginning (64 bytes are always enough).
 
     Raises:
-      BitstreamError: for a foreign, newer or truncated file, or a header outside its limits.
+      BitstreamError: for a foreign, newer, truncated or damaged header.
     """
     return _parse(bytes(data))[0]
 
 
-def _parse(data):
+def _parse(data: bytes) -> tuple[Header, int]:
     if data[: len(MAGIC)] != MAGIC[: len(data)] or not data:
         raise BitstreamError("not an .nlvc file: it does not begin with NLVC")
-    if len(data) > len(MAGIC) and data[len(MAGIC)] > VERSION:
-        raise BitstreamError(f"this .nlvc file has version {data[len(MAGIC)]}, newer than {VERSION}; update nlvc")
+    if len(data) > len(MAGIC) and data[len(MAGIC)] != VERSION:
+        raise BitstreamError(f"this .nlvc file has version {data[len(MAGIC)]}, not {VERSION}; update nlvc")
     if len(data) < _FIXED:
         raise BitstreamError("truncated .nlvc file: it ends inside the header; copy it again")
-    version, mode, lanes = data[len(MAGIC) : len(MAGIC) + 3]
+    _, minor, mode, lanes = data[len(MAGIC) : len(MAGIC) + 4]
+    at, numbers = _FIXED, []
+    for _ in range(4):
+        number, at = _read_varint(data, at)
+        numbers.append(number)
+    if len(data) < at + _CRC:
+        raise BitstreamError("truncated .nlvc file: it ends inside the header; copy it again")
+    if zlib.crc32(data[:at]) != int.from_bytes(data[at : at + _CRC], "little"):
+        raise BitstreamError("damaged .nlvc file: its header does not match its checksum; copy it again")
     if mode >= len(MODES):
-        raise BitstreamError(f"damaged .nlvc header: unknown mode {mode}")
-    width, at = _read_varint(data, _FIXED)
-    height, at = _read_varint(data, at)
-    levels, at = _read_varint(data, at)
-    if not 1 <= levels <= MAX_LEVELS:
-        raise BitstreamError(f"a file has 1 to {MAX_LEVELS} levels, got {levels}")
-    sizes = []
-    for _ in range(levels + 1):
-        size, at = _read_varint(data, at)
-        sizes.append(size)
-    fingerprint = data[_FIXED - 8 : _FIXED].hex()
-    header = Header(version, width, height, MODES[mode], fingerprint, lanes, tuple(sizes[:-1]), sizes[-1])
+        raise BitstreamError(f"unknown mode {mode} in the .nlvc header; update nlvc")
+    width, height, levels, tile = numbers
+    header = Header(minor, width, height, MODES[mode], data[_FIXED - 8 : _FIXED].hex(), lanes, levels, tile)
     _check(header)
-    return header, at
+    return header, at + _CRC
 
 
-def _check(header):
-    if header.version != VERSION:
-        raise BitstreamError(f"version must be {VERSION}, got {header.version}")
+def _chunk(data: bytes, at: int) -> tuple[str, bytes, bool, int]:
+    """(name, content, whether it matches its checksum, place of what follows)."""
+    name = data[at : at + 4]
+    if len(name) == 4 and not (name.isascii() and name.isalpha()):
+        raise BitstreamError("damaged .nlvc file: a chunk has no name")
+    size, begin = _read_varint(data, at + 4)
+    end = begin + size
+    if end + _CRC > len(data):
+        raise BitstreamError("truncated .nlvc file: it ends inside a chunk; copy it again")
+    whole = zlib.crc32(data[at:end]) == int.from_bytes(data[end : end + _CRC], "little")
+    return name.decode("ascii"), data[begin:end], whole, end + _CRC
+
+
+def _contents(header: Header, content: bytes, begin: int):
+    """(sizes, places) of all streams, z_1 first, from the table of contents and the place of the first stream."""
+    count = header.tiles[0] * header.tiles[1]
+    if header.levels * count * (1 + _CRC) > len(content):
+        raise BitstreamError("damaged .nlvc file: its table of contents is too short for its size")
+    sizes, places, entries = [], [], _entries(content)
+    for _ in range(header.levels):
+        level_sizes, level_places = [], []
+        for _ in range(count):
+            size, checksum = next(entries, (0, None))
+            if checksum is None:
+                raise BitstreamError("damaged .nlvc file: its table of contents is too short for its size")
+            level_sizes.append(size)
+            level_places.append((begin, checksum))
+            begin += size
+        sizes.append(tuple(level_sizes))
+        places.append(tuple(level_places))
+    if next(entries, None):
+        raise BitstreamError("damaged .nlvc file: its table of contents is too long for its size")
+    return tuple(reversed(sizes)), tuple(reversed(places))
+
+
+def _entries(content: bytes) -> Iterator[tuple[int, int]]:
+    at = 0
+    while at < len(content):
+        size, at = _read_varint(content, at)
+        if at + _CRC > len(content):
+            return
+        yield size, int.from_bytes(content[at : at + _CRC], "little")
+        at += _CRC
+
+
+def _check(header: Header) -> None:
+    if not 0 <= header.minor <= 255:
+        raise BitstreamError(f"the minor version must be in 0..255, got {header.minor}")
     if header.mode not in MODES:
         raise BitstreamError(f"mode must be one of {', '.join(MODES)}, got {header.mode!r}")
     if header.width < 1 or header.height < 1 or header.width * header.height > MAX_PIXELS:
         raise BitstreamError(f"a picture has 1 to 2**31 pixels, got {header.width}x{header.height}")
     if not 1 <= header.lanes <= MAX_LANES:
         raise BitstreamError(f"a message has 1 to {MAX_LANES} lanes, got {header.lanes}")
-    if not 1 <= len(header.level_bytes) <= MAX_LEVELS:
-        raise BitstreamError(f"a file has 1 to {MAX_LEVELS} levels, got {len(header.level_bytes)}")
-    if any(not 0 <= size < 1 << 7 * _VARINT_BYTES for size in (*header.level_bytes, header.alpha_bytes)):
-        raise BitstreamError("a size in the header is negative or too large")
-    if header.alpha_bytes and header.mode != "RGBA":
-        raise BitstreamError(f"mode {header.mode} cannot have {header.alpha_bytes} bytes of alpha")
+    if not 1 <= header.levels <= MAX_LEVELS:
+        raise BitstreamError(f"a file has 1 to {MAX_LEVELS} levels, got {header.levels}")
+    if not 1 <= header.tile <= MAX_TILE:
+        raise BitstreamError(f"a tile has a side of 1 to {MAX_TILE} pixels, got {header.tile}")
     if len(header.fingerprint) != 16 or set(header.fingerprint) - set("0123456789abcdef"):
         raise BitstreamError(f"a fingerprint is 16 lower-case hexadecimal digits, got {header.fingerprint!r}")
 
 
-def _varint(number):
+def _varint(number: int) -> bytes:
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)
@@ -152,14 +275,14 @@ def _varint(number):
     return bytes(out)
 
 
-def _read_varint(data, at):
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
     number = 0
     for step in range(_VARINT_BYTES):
         if at + step >= len(data):
-            raise BitstreamError("truncated .nlvc file: it ends inside the header; copy it again")
+            raise BitstreamError("truncated .nlvc file: it ends too early; copy it again")
         number |= (data[at + step] & 0x7F) << 7 * step
         if data[at + step] < 0x80:
             if step and not data[at + step]:
                 break
             return number, at + step + 1
-    raise BitstreamError("damaged .nlvc header: a number is not in its shortest form")
+    raise BitstreamError("damaged .nlvc file: a number is not in its shortest form")

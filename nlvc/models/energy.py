@@ -8,24 +8,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from nlvc.models.transforms import add_bias, pad_to_multiple
-
-FLOOR = 0.125
-"""Standard deviation, in bins, below which an element is nearly always 0 and its energy says nothing."""
+from nlvc.models.layers import add_bias, log_energy
 
 UNIT = 0.1
 """The maps are stored with entries around 1 and used times this, so that a step of Adam turns them a little."""
-
-
-def log_energy(z: Array, stride: int) -> Array:
-    """(B, h, w, C) in bins -> the logarithm of each channel's root mean square in blocks of stride x stride.
-
-    (B, ceil(h/stride), ceil(w/stride), C); edges are continued.
-    """
-    z = pad_to_multiple(z, stride)
-    batch, height, width, channels = z.shape
-    blocks = (z * z).reshape(batch, height // stride, stride, width // stride, stride, channels)
-    return 0.5 * jnp.log(jnp.mean(blocks, axis=(2, 4)) + FLOOR**2)
 
 
 class EnergyPath(nn.Module):

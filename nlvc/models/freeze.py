@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nlvc.config import Config
-from nlvc.models import integer
+from nlvc.models import inference, integer
 from nlvc.models.energy import UNIT
 from nlvc.models.frozen import (
     LATENT_LIMIT,
@@ -15,12 +15,17 @@ from nlvc.models.frozen import (
     PIXEL_UNITS,
     SCALE_UNITS,
     STREAM_LIMIT,
+    Exact,
     crop,
+    level_margins,
+    level_parameters,
     level_synthesis,
     synthesis,
+    synthesis_margins,
 )
+from nlvc.models.layers import depth_to_space
 from nlvc.models.nested import SCALE_MAX, SCALE_MIN, spread
-from nlvc.models.transforms import ZERO_UNIT, depth_to_space
+from nlvc.models.transforms import ZERO_UNIT
 
 SCALE_STEP = math.log(SCALE_MAX / SCALE_MIN) / 63
 
@@ -169,7 +174,7 @@ def freeze_level(config: Config, params: dict, level: int, above: np.ndarray) ->
     above: z_{level+1} of photos in units, int32 (B, h, w, C), to measure ranges on.
     """
     network = params[f"level_syntheses_{level - 1}"]
-    last = max(network, key=lambda name: int(name.rsplit("_", 1)[1]))
+    last = last_convolution(network)
     sizes = [np.asarray(spread(params[f"log_scale_{n}"]), np.float64).ravel() for n in (level, level + 1)]
     log_scale = np.asarray(params[f"log_scale_{level}"], np.float64)
     scale_unit = SCALE_STEP / SCALE_UNITS
@@ -194,7 +199,7 @@ def freeze_level(config: Config, params: dict, level: int, above: np.ndarray) ->
 def freeze_synthesis(config: Config, params: dict, gain: float, z: np.ndarray) -> dict[str, np.ndarray]:
     """The arrays of `frozen.synthesis` for p(x | z_1). z: z_1 of photos in units; gain: bins of z_1 for one."""
     network = flat(params["synthesis"])
-    last = max((name for name in network if name.startswith("Conv")), key=lambda name: int(name.rsplit("_", 1)[1]))
+    last = last_convolution(network)
     features = network[last]["bias"].shape[0]
     unit = {last: np.full(features, 1 / (255 * PIXEL_UNITS)) / (ZERO_UNIT if config.linear_path else 1)}
     weights = dict(network)
@@ -225,4 +230,88 @@ def flat(params: dict, prefix: str = "") -> dict:
             found[prefix + name] = value
         else:
             found.update(flat(value, f"{prefix}{name}/"))
+    return found
+
+
+def freeze(config: Config, params: dict, gain: float, top: np.ndarray, crops: np.ndarray) -> dict[str, np.ndarray]:
+    """The arrays encoder/..., decoder/level_1/... and decoder/synthesis/... of a trained model.
+
+    gain: bins of z_1 for one; top: means of p(z_L) in units, int32 (C or 1,); crops: float32 (N, P, P, 3) in [0, 1], a
+    dozen of 256 pixels or more, to measure ranges on.
+    """
+    encoder = encoder_weights(config, params, gain)
+    latents, x = [], around(crops, inference.margins(config, 0))
+    latents.append(jax.jit(lambda x: inference.analysis(encoder, config, x, inference.margins(config, 0)))(x))
+    for level in range(1, config.L):
+        margin = inference.margins(config, level)
+        run = jax.jit(lambda z, n=level, m=margin: inference.level_analysis(encoder, config, n, z, m))
+        latents.append(run(around(latents[-1], margin)))
+    arrays = {f"encoder/{name}": value for name, value in flatten(encoder).items()}
+    means, units = jnp.reshape(top, (1, 1, 1, -1)), None
+    for level in range(config.L, 0, -1):
+        if level < config.L:
+            above = around(units, level_margins(config, level)[0])
+            network = freeze_level(config, params, level, np.asarray(above))
+            arrays.update({f"decoder/level_{level}/{name}": value for name, value in network.items()})
+            means = level_means(config, level, network, above)
+        z = latents[level - 1]
+        means = jnp.broadcast_to(means, z.shape)
+        units = jnp.clip(jnp.rint(z - means / MEAN_UNITS) * MEAN_UNITS + means, -LATENT_LIMIT, LATENT_LIMIT)
+        units = units.astype(jnp.int32)
+    network = freeze_synthesis(config, params, gain, np.asarray(around(units, synthesis_margins(config)[0])))
+    arrays.update({f"decoder/synthesis/{name}": value for name, value in network.items()})
+    return arrays
+
+
+def level_means(config: Config, level: int, arrays: dict, above) -> jax.Array:
+    """Means of p(z_level | z_{level+1}) in units, by the frozen network."""
+    run = jax.jit(lambda z: level_parameters(config, level, *level_synthesis(Exact(arrays), config, level, z)))
+    return run(above)[0]
+
+
+def around(x, margin: int):
+    """(B, H, W, C) continued by its edge."""
+    return jnp.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode="edge")
+
+
+def encoder_weights(config: Config, params: dict, gain: float) -> dict:
+    """What `models.inference` takes: constants multiplied in, float32."""
+    unit = ZERO_UNIT if config.linear_path else 1.0
+    encoder = {"analysis": scaled_last(plain(params["analysis"]), gain * unit)}
+    if config.linear_path:
+        basis = np.asarray(params["analysis_basis"])
+        encoder["basis"] = basis * np.float32(gain / math.sqrt(len(basis)))
+    for level in range(1, config.L):
+        network = scaled_last(plain(params[f"level_analyses_{level - 1}"]), unit)
+        network["entry"] = 1 / np.asarray(spread(params[f"log_scale_{level}"])).ravel()
+        if config.linear_path:
+            path = params[f"energy_paths_{level - 1}"]
+            network["energy"], network["energy_bias"] = UNIT * np.asarray(path["analysis"]), np.asarray(path["bias"])
+        encoder[f"level_{level}"] = network
+    return encoder
+
+
+def plain(params: dict) -> dict:
+    """The same nested dict with GDN's roots squared."""
+    if "gamma_root" in params:
+        return {"beta": np.asarray(params["beta_root"]) ** 2 + 1e-6, "gamma": np.asarray(params["gamma_root"]) ** 2}
+    return {name: plain(value) if isinstance(value, dict) else np.asarray(value) for name, value in params.items()}
+
+
+def scaled_last(network: dict, factor: float) -> dict:
+    """The network with its last convolution times a factor."""
+    last = last_convolution(network)
+    return {**network, last: {name: np.float32(factor) * value for name, value in network[last].items()}}
+
+
+def last_convolution(network: dict) -> str:
+    """The name of its highest number."""
+    return max((name for name in network if name.startswith("Conv_")), key=lambda name: int(name.rsplit("_", 1)[1]))
+
+
+def flatten(params: dict, prefix: str = "") -> dict[str, np.ndarray]:
+    """{"a": {"b": x}} -> {"a/b": x}."""
+    found = {}
+    for name, value in params.items():
+        found.update(flatten(value, f"{prefix}{name}/") if isinstance(value, dict) else {prefix + name: value})
     return found

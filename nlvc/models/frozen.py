@@ -22,7 +22,7 @@ from jax import Array
 
 from nlvc.config import Config
 from nlvc.models import integer
-from nlvc.models.transforms import depth_to_space, stages
+from nlvc.models.layers import depth_to_space, stages
 
 MEAN_UNITS = 16
 """Means and dequantised latents are counted in sixteenths of a bin."""

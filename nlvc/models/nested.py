@@ -19,16 +19,9 @@ from nlvc.config import PREDEFINED_PRIORS, Config
 from nlvc.models import priors
 from nlvc.models.energy import EnergyPath
 from nlvc.models.factorized import Factorized, init_factorized
+from nlvc.models.layers import depth_to_space, pad_to_multiple, space_to_depth
 from nlvc.models.quantize import add_uniform_noise, round_straight_through
-from nlvc.models.transforms import (
-    Analysis,
-    LevelAnalysis,
-    LevelSynthesis,
-    Synthesis,
-    depth_to_space,
-    pad_to_multiple,
-    space_to_depth,
-)
+from nlvc.models.transforms import Analysis, LevelAnalysis, LevelSynthesis, Synthesis
 
 SCALE_MIN, SCALE_MAX = 0.11, 256.0
 """Range of the scales of p(z_l | z_{l+1}), in bins: that of the coder's tables."""

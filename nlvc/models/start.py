@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from nlvc.config import Config
-from nlvc.models.energy import UNIT, log_energy
+from nlvc.models.energy import UNIT
+from nlvc.models.layers import log_energy
 from nlvc.models.nested import NestedLatentModel
 
 START_DEVIATION = 0.7

@@ -4,7 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from nlvc.models.energy import FLOOR, EnergyPath, log_energy
+from nlvc.models.energy import EnergyPath
+from nlvc.models.layers import ENERGY_FLOOR as FLOOR
+from nlvc.models.layers import log_energy
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 RNG = np.random.default_rng(0)

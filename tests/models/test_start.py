@@ -9,9 +9,9 @@ from scipy.fft import dctn
 
 from nlvc.config import tiny
 from nlvc.models.energy import EnergyPath
+from nlvc.models.layers import space_to_depth
 from nlvc.models.nested import SCALE_MAX, SCALE_MIN, NestedLatentModel
 from nlvc.models.start import START_DEVIATION, energy_path, initialise, karhunen_loeve
-from nlvc.models.transforms import space_to_depth
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY = jax.random.key(3)

@@ -8,6 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax import lax
 
+from nlvc.models.layers import (
+    add_bias,
+    convolve,
+    convolve_as_dot,
+    depth_to_space,
+    pad_to_multiple,
+    space_to_depth,
+    stages,
+)
 from nlvc.models.transforms import (
     GDN,
     ZERO_UNIT,
@@ -17,13 +26,6 @@ from nlvc.models.transforms import (
     LevelSynthesis,
     Residual,
     Synthesis,
-    add_bias,
-    convolve,
-    convolve_as_dot,
-    depth_to_space,
-    pad_to_multiple,
-    space_to_depth,
-    stages,
 )
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

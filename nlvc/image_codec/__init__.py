@@ -1,0 +1,186 @@
+"""Photo <-> bytes: where the models meet the coding.
+
+    model.py      a frozen model and its programs          tiles.py     where tiles lie
+    coder.py      pixels <-> streams, down the chain       freezing.py  a trained model to a frozen one
+
+Between the networks and the coder stand integers only, and the networks themselves are integer arithmetic
+(`models.frozen`): a file decodes to the same bits on every machine.
+"""
+
+import functools
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from nlvc import coding
+from nlvc.data.planes import decode_alpha, encode_alpha, planes
+from nlvc.image_codec.coder import decode, encode, reconstruct
+from nlvc.image_codec.model import CodecError, Model, load
+from nlvc.image_codec.tiles import TILE, Box, Grid
+
+__all__ = ["Coded", "CodecError", "Model", "analyse", "compress", "decompress", "load"]
+
+MAX_PIXELS = 200_000_000
+"""Larger pictures are refused unless the caller says otherwise: what they need in memory grows with them."""
+
+
+class Coded(NamedTuple):
+    """A coded photo and what is known while coding it.
+
+    data: the file; reconstruction: what `decompress` gives, bit for bit; level_bits: for z_1..z_L the bits spent at
+    each position by the integer tables, float64 (h_l, w_l).
+    """
+
+    data: bytes
+    reconstruction: np.ndarray
+    level_bits: tuple[np.ndarray, ...]
+
+
+def compress(
+    image,
+    *,
+    model: Model | str | Path | None = None,
+    quality: float | None = None,
+    metadata: dict[str, bytes] | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> bytes:
+    """Codes a picture.
+
+    Args:
+      image: uint8 array (H, W), (H, W, 3) or (H, W, 4), or a Pillow image; grey, RGB, RGB with alpha (which is kept
+        exactly). Palettes and CMYK are converted; more than 8 bits are refused.
+      model: a `load`ed model, or where it lies.
+      quality: for models of variable rate; a model of one rate takes None only.
+      metadata: blocks that are carried along, by their name in `coding.METADATA`.
+      max_pixels: larger pictures are refused.
+
+    Returns:
+      The bytes of an `.nlvc` file.
+
+    Raises:
+      ValueError (CodecError, PictureError, ModelError): for a picture or a model that cannot be used.
+    """
+    return _code(image, model, quality, metadata, max_pixels, None)[0]
+
+
+def analyse(image, *, model: Model, max_pixels: int = MAX_PIXELS) -> Coded:
+    """`compress` with its reconstruction and an account of the bits; for reports."""
+    bits: dict[int, np.ndarray] = {}
+
+    def observe(level, box, tables, symbols, indices):
+        box.of(bits[level])[:] = coding.ideal_bits(tables, symbols, indices).sum(-1)
+
+    def prepare(grid):
+        bits.update({level: np.zeros(grid.shape(level)) for level in range(1, model.config.L + 1)})
+        return observe
+
+    data, grid, z, alpha, mode = _code(image, model, None, None, max_pixels, prepare)
+    pixels = in_mode(reconstruct(model, grid, z, Box(0, 0, grid.height, grid.width)), mode)
+    if mode == "RGBA":
+        pixels = np.dstack([pixels, alpha])
+    return Coded(data, pixels, tuple(bits[level] for level in sorted(bits)))
+
+
+def _code(image, model, quality, metadata, max_pixels, prepare):
+    model = ready(model)
+    if quality is not None:
+        raise CodecError(f"this model has one rate (lambda {model.config.lmbda:g}): leave quality out")
+    pixels, mode, alpha = planes(image)
+    height, width = pixels.shape[:2]
+    check_size(width, height, max_pixels)
+    grid = grid_of(model, height, width)
+    streams, z = encode(model, grid, pixels, prepare and prepare(grid))
+    chunks = dict(metadata or {})
+    if mode == "RGBA":
+        chunks[coding.ALPHA] = encode_alpha(alpha)
+    header = coding.Header(0, width, height, mode, model.fingerprint, coding.LANES, model.config.L, grid.tile)
+    return coding.pack(header, streams, chunks), grid, z, alpha, mode
+
+
+def decompress(
+    data: bytes,
+    *,
+    model: Model | str | Path | None = None,
+    region: tuple[int, int, int, int] | None = None,
+    preview: bool = False,
+    max_pixels: int = MAX_PIXELS,
+) -> np.ndarray:
+    """The picture in an `.nlvc` file: uint8 (H, W), (H, W, 3) or (H, W, 4).
+
+    Args:
+      model: the one that wrote it, `load`ed or where it lies.
+      region: (x, y, width, height) in pixels; only the tiles that it needs are decoded.
+      preview: a quick look without z_1, whose elements take their means.
+      max_pixels: larger pictures are refused.
+
+    Raises:
+      ValueError (BitstreamError, CodecError, ModelError, PictureError): for a file that is damaged, foreign, or of
+        another model.
+    """
+    file = coding.unpack(data)
+    header = file.header
+    check_size(header.width, header.height, max_pixels)
+    model = ready(model)
+    if header.fingerprint != model.fingerprint:
+        raise CodecError(
+            f"this file needs the model with fingerprint {header.fingerprint}, not {model.fingerprint}: give that one"
+        )
+    grid = grid_of(model, header.height, header.width, header.tile)
+    if header.levels != model.config.L or header.lanes != coding.LANES:
+        raise CodecError("damaged file: its levels or lanes are not those of its model")
+    if region is None:
+        file.check()
+    box = boxed(region, header.width, header.height)
+    pixels = in_mode(decode(model, grid, file.stream, box, deepest_only=preview), header.mode)
+    if header.mode != "RGBA":
+        return pixels
+    if coding.ALPHA not in file.chunks:
+        raise CodecError("damaged file: its alpha plane does not match its checksum")
+    return np.dstack([pixels, box.of(decode_alpha(file.chunks[coding.ALPHA], header.width, header.height))])
+
+
+def grid_of(model: Model, height: int, width: int, tile: int | None = None) -> Grid:
+    """The grid of a picture. Raises CodecError for tiles that do not fit the model."""
+    whole = Grid(model.config, height, width, 1).stride(model.config.L)
+    tile = tile or -(-TILE // whole) * whole
+    if tile % whole:
+        raise CodecError(f"damaged file: tiles of {tile} pixels do not fit a model of stride {whole}")
+    return Grid(model.config, height, width, tile)
+
+
+def boxed(region: tuple[int, int, int, int] | None, width: int, height: int) -> Box:
+    """A region (x, y, width, height) as a Box. Raises CodecError if it is not inside the picture."""
+    if region is None:
+        return Box(0, 0, height, width)
+    x, y, w, h = region
+    if min(x, y) < 0 or min(w, h) < 1 or x + w > width or y + h > height:
+        raise CodecError(f"the region {x},{y},{w},{h} is not inside the picture of {width}x{height}")
+    return Box(y, x, h, w)
+
+
+def in_mode(pixels: np.ndarray, mode: str) -> np.ndarray:
+    """uint8 (H, W, 3), or (H, W) for mode L: the mean of the channels, halves up."""
+    return ((pixels.sum(axis=2, dtype=np.uint16) * 2 + 3) // 6).astype(np.uint8) if mode == "L" else pixels
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Raises CodecError for a picture without pixels, or with too many."""
+    if not 1 <= width * height <= max_pixels:
+        raise CodecError(f"pictures of 1 to {max_pixels:,} pixels only, got {width}x{height}; see --max-pixels")
+
+
+def ready(model: Model | str | Path | None) -> Model:
+    """A model from what the caller gave. Raises CodecError for None."""
+    if model is None:
+        raise CodecError("no model: give model=PATH, the workdir or model.safetensors of a run of nlvc.train")
+    if isinstance(model, Model):
+        return model
+    path = Path(model)
+    file = path / "model.safetensors" if path.is_dir() else path
+    return _loaded(path, file.stat().st_mtime_ns if file.exists() else 0)
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(path: Path, _modified: int) -> Model:
+    return load(path)

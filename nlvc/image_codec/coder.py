@@ -1,0 +1,130 @@
+"""Pixels <-> streams: down the chain of levels, tile by tile. Tiles of one level wait for the level above alone.
+
+    pixels --infer--> z_1..z_L --bin--> symbols --push--> streams
+    pixels <--synthesise-- z_1 <-- ... <-- z_L <--pop-- streams, by the same conditionals
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from nlvc import coding
+from nlvc.image_codec.model import CodecError, Model
+from nlvc.image_codec.tiles import Box, Grid
+from nlvc.models.frozen import LATENT_LIMIT, MEAN_UNITS, level_margins, synthesis_margins
+
+Observer = Callable[[int, Box, coding.Tables, np.ndarray, np.ndarray], None]
+
+
+def each(function: Callable, items: Iterable) -> list:
+    """[function(item) ...], some at a time: NumPy, Numba and JAX let go of Python's lock."""
+    items = list(items)
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(function, items))
+
+
+def encode(model: Model, grid: Grid, pixels: np.ndarray, observe: Observer | None = None):
+    """uint8 (H, W, 3) -> (streams by level, z_1 first, and tile; z_1 in units). observe is told of every tile."""
+    config, tiles = model.config, range(grid.tiles[0] * grid.tiles[1])
+    latents, below = [], pixels
+    for level in range(1, config.L + 1):
+        below = _inferred(model, grid, level, below)
+        latents.append(below)
+    streams, above = [], None
+    for level in range(config.L, 0, -1):
+        z, units = latents.pop(), _empty(grid, level, np.int16)
+
+        def code(tile, level=level, z=z, units=units, above=above):
+            box = grid.box(level, tile)
+            tables, indices, means = model.conditional(grid, level, above, box)
+            symbols = np.rint(box.of(z) - means.astype(np.float32) / MEAN_UNITS).astype(np.int32)
+            box.of(units)[:] = in_units(symbols, means)
+            if observe:
+                observe(level, box, tables, symbols, indices)
+            message = coding.indexed(tables, indices).push(coding.empty_message(coding.LANES), symbols)
+            return coding.to_bytes(message)
+
+        streams.append(each(code, tiles))
+        above = units
+    return streams[::-1], above
+
+
+def decode(model: Model, grid: Grid, stream: Callable[[int, int], bytes], region: Box, *, deepest_only: bool = False):
+    """The pixels of a region, uint8 (h, w, 3). stream(level, tile) gives the messages; only what is needed is read.
+
+    deepest_only: every element of z_1 takes its mean, for a quick look. Raises CodecError for a damaged message.
+    """
+    config, stride = model.config, model.config.level_strides[0]
+    top, left = region.top // stride, region.left // stride
+    bottom, right = -(-(region.top + region.height) // stride), -(-(region.left + region.width) // stride)
+    inside = Box(top, left, bottom - top, right - left)
+    needed = {1: grid.touched(1, [inside], synthesis_margins(config)[0])}
+    for level in range(1, config.L):
+        strides = config.level_strides[level]
+        boxes = [Box(*(side // strides for side in grid.box(level, tile))) for tile in needed[level]]
+        needed[level + 1] = grid.touched(level + 1, boxes, level_margins(config, level)[0])
+    above = None
+    for level in range(config.L, 0, -1):
+        units = _empty(grid, level, np.int16)
+
+        def code(tile, level=level, units=units, above=above):
+            box = grid.box(level, tile)
+            tables, indices, means = model.conditional(grid, level, above, box)
+            if deepest_only and level == 1 < config.L:
+                box.of(units)[:] = in_units(0, means)
+                return
+            message = coding.from_bytes(stream(level, tile), coding.LANES)
+            message, symbols = coding.indexed(tables, indices).pop(message)
+            if coding.bits(message):
+                raise CodecError(f"damaged file: something is left after the last symbol of z_{level} of tile {tile}")
+            box.of(units)[:] = in_units(symbols, means)
+
+        each(code, needed[level])
+        above = units
+    return reconstruct(model, grid, above, region)
+
+
+def reconstruct(model: Model, grid: Grid, z: np.ndarray, region: Box) -> np.ndarray:
+    """uint8 (h, w, 3) of a region of the picture, from z_1 in units."""
+    out, stride = np.empty((region.height, region.width, 3), np.uint8), model.config.level_strides[0]
+
+    def draw(tile):
+        box = grid.box(1, tile)
+        place = Box(*(side * stride for side in box))
+        top, left = max(place.top, region.top), max(place.left, region.left)
+        bottom = min(place.top + place.height, region.top + region.height)
+        right = min(place.left + place.width, region.left + region.width)
+        pixels = model.synthesise(grid, z, box)
+        part = pixels[top - place.top : bottom - place.top, left - place.left : right - place.left]
+        out[top - region.top : bottom - region.top, left - region.left : right - region.left] = part
+
+    top, left = region.top // stride, region.left // stride
+    bottom, right = -(-(region.top + region.height) // stride), -(-(region.left + region.width) // stride)
+    each(draw, grid.touched(1, [Box(top, left, bottom - top, right - left)], 0))
+    return out
+
+
+def in_units(symbols, means: np.ndarray) -> np.ndarray:
+    """Dequantised latents as the networks see them, int16."""
+    units = np.asarray(symbols, np.int64) * MEAN_UNITS + means
+    return np.clip(units, -LATENT_LIMIT, LATENT_LIMIT).astype(np.int16)
+
+
+def _empty(grid: Grid, level: int, kind) -> np.ndarray:
+    # Zeros, because tiles that a region does not need are looked at by nobody but must not hold old memory.
+    return np.zeros((*grid.shape(level), grid.config.level_channels[level - 1]), kind)
+
+
+def _inferred(model: Model, grid: Grid, level: int, below: np.ndarray) -> np.ndarray:
+    plane = _empty(grid, level, np.float32)
+
+    def fill(tile):
+        box = grid.box(level, tile)
+        box.of(plane)[:] = model.infer(grid, level, below, box)
+
+    each(fill, range(grid.tiles[0] * grid.tiles[1]))
+    return plane

@@ -1,0 +1,111 @@
+"""A frozen model, ready to code: the arrays of a file and the programs that are compiled of them."""
+
+import functools
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nlvc import coding
+from nlvc.config import Config
+from nlvc.image_codec.tiles import Box, Grid, around
+from nlvc.models import frozen, inference
+from nlvc.models.weights import load_model
+
+MAX_SYMBOL = 1 << 30
+
+
+class CodecError(ValueError):
+    """A picture that cannot be coded, or a file that cannot be decoded: one line that says why and what to do."""
+
+
+class Model:
+    """Made by `load`, or from a config, the arrays of `freeze` and a fingerprint."""
+
+    def __init__(self, config: Config, arrays: dict[str, np.ndarray], fingerprint: str):
+        self.config, self.fingerprint, self.arrays = config, fingerprint, arrays
+        encoder = nested(part(arrays, "encoder"))
+        self._margins = [inference.margins(config, level) for level in range(config.L)]
+
+        @jax.jit
+        def analyse(pixels):
+            x = pixels.astype(jnp.float32) / 255
+            return inference.analysis(encoder, config, x, self._margins[0])
+
+        @functools.partial(jax.jit, static_argnums=0)
+        def analyse_level(level, z):
+            return inference.level_analysis(encoder, config, level, z, self._margins[level])
+
+        lowest, index = int(arrays["tables/lowest"][0]), arrays["tables/index"]
+
+        @functools.partial(jax.jit, static_argnums=0)
+        def parameters(level, above):
+            a = frozen.Exact(part(arrays, f"decoder/level_{level}"))
+            mean, scale = frozen.level_parameters(config, level, *frozen.level_synthesis(a, config, level, above))
+            return mean, jnp.take(jnp.asarray(index), jnp.clip(scale - lowest, 0, len(index) - 1))
+
+        @jax.jit
+        def synthesise(z):
+            a = frozen.Exact(part(arrays, "decoder/synthesis"))
+            return frozen.pixels(config, *frozen.synthesis(a, config, z))
+
+        self._analyse, self._analyse_level = analyse, analyse_level
+        self._parameters, self._synthesise = parameters, synthesise
+        self._tables = {name: coding.Tables(**part(arrays, f"tables/{name}")) for name in ("top", "levels")}
+
+    def __repr__(self) -> str:
+        return f"Model(L={self.config.L}, prior={self.config.prior!r}, fingerprint={self.fingerprint!r})"
+
+    def infer(self, grid: Grid, level: int, below: np.ndarray, box: Box) -> np.ndarray:
+        """z_level in bins, float32 (h, w, C), in a box, from z_{level-1} of the whole picture (its pixels for z_1)."""
+        stride, whole = self.config.level_strides[level - 1], grid.compiled(box, level)
+        source = around(below, Box(*(side * stride for side in whole)), self._margins[level - 1])
+        z = self._analyse(source) if level == 1 else self._analyse_level(level - 1, source)
+        z = np.asarray(z)[0, : box.height, : box.width]
+        if not np.all(np.abs(z) < MAX_SYMBOL):
+            raise CodecError(f"z_{level} of this photo is not finite or too large; the model was not trained well")
+        return z
+
+    def conditional(self, grid: Grid, level: int, above: np.ndarray | None, box: Box):
+        """(tables, indices, means in units) of z_level in a box, int32 (h, w, C), given all of z_{level+1} in units."""
+        if level == self.config.L:
+            shape = (box.height, box.width, self.config.level_channels[-1])
+            indices, means = (self.arrays[f"top/{name}"] for name in ("indices", "means"))
+            return self._tables["top"], np.broadcast_to(indices, shape), np.broadcast_to(means, shape)
+        stride = self.config.level_strides[level]
+        whole = grid.compiled(Box(*(side // stride for side in box)), level + 1)
+        margin, _ = frozen.level_margins(self.config, level)
+        means, indices = self._parameters(level, around(above, whole, margin).astype(np.int32))
+        means, indices = (np.asarray(v)[0, : box.height, : box.width] for v in (means, indices))
+        return self._tables["levels"], indices, means
+
+    def synthesise(self, grid: Grid, z: np.ndarray, box: Box) -> np.ndarray:
+        """uint8 (stride h, stride w, 3) of a box of z_1, given all of z_1 in units."""
+        margin, _ = frozen.synthesis_margins(self.config)
+        whole, stride = grid.compiled(box, 1), self.config.level_strides[0]
+        pixels = self._synthesise(around(z, whole, margin).astype(np.int32))
+        return np.asarray(pixels)[0, : stride * box.height, : stride * box.width]
+
+
+def load(path: str | Path) -> Model:
+    """The model in a file, or in the workdir of a run (its model.safetensors). Raises ModelError if there is none."""
+    path = Path(path)
+    return Model(*load_model(path / "model.safetensors" if path.is_dir() else path))
+
+
+def part(arrays: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+    """The arrays whose names begin with name/, without it."""
+    return {key[len(name) + 1 :]: value for key, value in arrays.items() if key.startswith(f"{name}/")}
+
+
+def nested(arrays: dict[str, np.ndarray]) -> dict:
+    """{"a/b": x} -> {"a": {"b": x}}."""
+    found: dict = {}
+    for name, value in arrays.items():
+        *folders, leaf = name.split("/")
+        place = found
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        place[leaf] = value
+    return found
