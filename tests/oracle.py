@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nlvc.models.frozen import LATENT_LIMIT, STREAM_LIMIT
+from nlvc.models.frozen import LATENT_LIMIT, ROOTS, STREAM_LIMIT
 from nlvc.models.layers import depth_to_space
 
 
@@ -41,11 +41,18 @@ class Oracle:
     def activate(self, name, x):
         return self.arrays[f"{name}/table"][x + 128]
 
-    def widen(self, name, x, block=1):
+    def normalise(self, name, x):
+        x = np.maximum(x, -127)
+        power = (x * x) @ self.arrays[f"{name}/gamma"] + self.arrays[f"{name}/beta"]
+        assert np.all(power < 2**30)
+        root = self.arrays[f"{name}/root"][np.clip(self.scaled(f"{name}/power", power), 0, ROOTS - 1)]
+        return np.clip(self.scaled(name, x * root), -128, 127)
+
+    def widen(self, name, _, x, block=1):
         return depth_to_space(self.scaled(name, self.sums(name, x)), block)
 
-    def add(self, stream, x):
-        return stream[:, 2:-2, 2:-2] + x
+    def add(self, _, x, y):
+        return x[:, 2:-2, 2:-2] + y
 
     def narrow(self, name, stream):
         x = np.clip(stream, -STREAM_LIMIT, STREAM_LIMIT) + self.arrays[f"{name}/bias"]

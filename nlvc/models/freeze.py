@@ -13,6 +13,7 @@ from nlvc.models.frozen import (
     LATENT_LIMIT,
     MEAN_UNITS,
     PIXEL_UNITS,
+    ROOTS,
     SCALE_UNITS,
     STREAM_LIMIT,
     Exact,
@@ -41,8 +42,8 @@ class Calibrator:
     network, (C,); unit: what the outputs of `finish` and `linear` are counted in, by step, (C,).
     """
 
-    def __init__(self, weights: dict, entry: np.ndarray, unit: dict[str, np.ndarray]):
-        self.weights, self.entry, self.unit = weights, entry, unit
+    def __init__(self, weights: dict, entry: np.ndarray, unit: dict[str, np.ndarray], gdn: bool = False):
+        self.weights, self.entry, self.unit, self._gdn = weights, entry, unit, gdn
         self.ranges: dict[str, tuple[float, float]] = {}
 
     def enter(self, name, z):
@@ -50,27 +51,44 @@ class Calibrator:
 
     def convolve(self, name, x, block=1):
         x = depth_to_space(self._convolve(name, x), block)
-        low, high = np.quantile(np.asarray(x), [1e-5, 1 - 1e-5])
-        self.ranges[name] = max(float(low), GELU_FLOOR), max(float(high), 0.0)
+        self._note(name, x)
         return x
+
+    def _note(self, name, x, linear=False):
+        low, high = map(float, np.quantile(np.asarray(x), [1e-5, 1 - 1e-5]))
+        if self._gdn and not linear:
+            high = max(-low, high)
+            low = -high * 128 / 127
+        elif not linear:
+            low = max(low, GELU_FLOOR)
+        self.ranges[name] = low, max(high, low + 1e-3)
 
     def _convolve(self, name, x):
         kernel, bias = self.weights[name]["kernel"], self.weights[name]["bias"]
         x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
         return x + row(bias)
 
-    def add(self, stream, x):
-        return crop(stream, 2) + x
+    def widen(self, name, stream, x, block=1):
+        return self._stream(stream, depth_to_space(self._convolve(name, x), block))
 
-    def widen(self, name, x, block=1):
-        x = depth_to_space(self._convolve(name, x), block)
-        self.ranges[name] = tuple(map(float, (x.min(), x.max())))
+    def add(self, stream, x, y):
+        return self._stream(stream, crop(x, 2) + y)
+
+    def _stream(self, name, x):
+        _, most = self.ranges.get(name, (0.0, 1e-3))
+        self.ranges[name] = 0.0, max(most, float(jnp.abs(x).max()))
         return x
 
     def narrow(self, name, stream):
-        low, high = map(float, np.quantile(np.asarray(stream), [1e-5, 1 - 1e-5]))
-        self.ranges[name] = (max(low, GELU_FLOOR) if name.endswith("enter") else low), high
+        self._note(name, stream, linear=name.endswith("leave"))
         return stream
+
+    def normalise(self, name, x):
+        beta, gamma = self.weights[name]["beta"], self.weights[name]["gamma"]
+        power = jnp.dot(x * x, gamma) + row(beta)
+        x = x * jnp.sqrt(power)
+        self.ranges[name] = float(power.max()), float(np.quantile(np.abs(np.asarray(x)), 1 - 1e-5))
+        return x
 
     def activate(self, name, x):
         return function_of(name)(x)
@@ -133,24 +151,42 @@ class Freezer:
         self._write(name, table=np.clip(np.rint(values / step) + zero, -128, 127).astype(np.int8))
         return step, zero
 
+    def normalise(self, name, x):
+        _, step = x
+        most_power, most = self._float.ranges[name]
+        beta, gamma = (np.asarray(self._float.weights[name][n], np.float64) for n in ("beta", "gamma"))
+        # Powers in units of step^2 times the weights' own.
+        ratio = np.maximum(np.maximum(gamma.max(axis=0) / 127, beta / step**2 / 2.0**26), 1e-12) * step**2
+        weights, bias = np.rint(gamma * step**2 / ratio).astype(np.int8), np.rint(beta / ratio)
+        integer.check_accumulators(name, weights, 127**2, bias)
+        power_step = 1.25 * most_power / (ROOTS - 1)
+        power = integer.scale(ratio / power_step, ROOTS)._asdict()
+        roots = np.sqrt(power_step * np.arange(ROOTS))
+        root_step = roots[-1] / 32767
+        out = max(most, 1e-3) / 127
+        self._write(f"{name}/power", **power)
+        self._write(name, gamma=weights, beta=bias.astype(np.int32), root=np.rint(roots / root_step).astype(np.int16),
+                    **integer.scale(np.array([step * root_step / out]), 127)._asdict())  # fmt: skip
+        return out, 0
+
     def finish(self, name, x):
         unit = self._float.unit[name]
         self._weights(name, x, unit, np.zeros(len(unit)), 1 << 14)
 
-    def widen(self, name, x, block=1):
-        # One unit for the whole stream: the first step into it sets it.
-        if name.startswith("Conv"):
-            self._stream = max(map(abs, self._float.ranges[name])) * 4 / STREAM_LIMIT
+    def widen(self, name, stream, x, block=1):
+        # One unit for the whole stream, with room for twice of what was seen.
+        unit = self._float.ranges[stream][1] * 2 / STREAM_LIMIT
         features = self._float.weights[name]["bias"].shape[0]
-        self._weights(name, x, np.full(features, self._stream), np.zeros(features), 1 << 14)
+        self._weights(name, x, np.full(features, unit), np.zeros(features), STREAM_LIMIT)
+        return unit
 
-    def add(self, stream, _):
-        return stream
+    def add(self, stream, x, y):
+        return x
 
-    def narrow(self, name, _):
+    def narrow(self, name, unit):
         low, high = self._float.ranges[name]
         step = (high - low) / 255
-        ratio = np.array([self._stream / step])
+        ratio = np.array([unit / step])
         bias = np.rint((-low / step - 128) / ratio).astype(np.int32)
         self._write(name, bias=bias, **integer.scale(ratio, 128)._asdict())
         return low, step
@@ -198,8 +234,8 @@ def freeze_level(config: Config, params: dict, level: int, above: np.ndarray) ->
 
 def freeze_synthesis(config: Config, params: dict, gain: float, z: np.ndarray) -> dict[str, np.ndarray]:
     """The arrays of `frozen.synthesis` for p(x | z_1). z: z_1 of photos in units; gain: bins of z_1 for one."""
-    network = flat(params["synthesis"])
-    last = last_convolution(network)
+    network = flat(plain(params["synthesis"]))
+    last = last_convolution({name: value for name, value in network.items() if "/" not in name})
     features = network[last]["bias"].shape[0]
     unit = {last: np.full(features, 1 / (255 * PIXEL_UNITS)) / (ZERO_UNIT if config.linear_path else 1)}
     weights = dict(network)
@@ -215,7 +251,7 @@ def freeze_synthesis(config: Config, params: dict, gain: float, z: np.ndarray) -
     usual = np.maximum(np.std(z, axis=(0, 1, 2)), MEAN_UNITS / 4)
     first = weights["Conv_0"]
     scaled = {"kernel": np.asarray(first["kernel"]) * (usual / (gain * MEAN_UNITS))[:, None], "bias": first["bias"]}
-    calibrator = Calibrator({**weights, "Conv_0": scaled}, 1 / usual, unit)
+    calibrator = Calibrator({**weights, "Conv_0": scaled}, 1 / usual, unit, config.activation == "gdn")
     synthesis(calibrator, config, z)
     freezer = Freezer(calibrator)
     synthesis(freezer, config, None)
@@ -226,7 +262,7 @@ def flat(params: dict, prefix: str = "") -> dict:
     """{"Residual_0": {"Conv_0": layer}} -> {"Residual_0/Conv_0": layer}."""
     found = {}
     for name, value in params.items():
-        if "kernel" in value:
+        if "kernel" in value or "gamma" in value:
             found[prefix + name] = value
         else:
             found.update(flat(value, f"{prefix}{name}/"))

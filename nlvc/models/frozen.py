@@ -32,6 +32,8 @@ SCALE_UNITS = 16
 """Log scales are counted in this fraction of the step between two of the coder's scales."""
 PIXEL_UNITS = 64
 """Reconstructions are counted in this fraction of a grey level."""
+ROOTS = 1 << 12
+"""Entries of the table of square roots in an inverse GDN."""
 STREAM_LIMIT = 1 << 15
 """Largest value that leaves the stream of a residual block."""
 
@@ -49,12 +51,15 @@ class Arithmetic(Protocol):
         """Activations -> what `activate` takes, after depth-to-space."""
 
     def activate(self, name: str, x):
-        """The nonlinearity after the step of that name -> activations."""
+        """GELU after the step of that name -> activations."""
 
-    def widen(self, name: str, x, block: int = 1):
-        """Activations -> the stream of a residual block, of many bits, after depth-to-space."""
+    def normalise(self, name: str, x):
+        """Inverse GDN: x_i sqrt(beta_i + sum_j gamma_ij x_j^2) -> activations."""
 
-    def add(self, stream, x):
+    def widen(self, name: str, stream: str, x, block: int = 1):
+        """A convolution: activations -> the stream of a residual block, of many bits, after depth-to-space."""
+
+    def add(self, stream: str, x, y):
         """A stream without a border of two, plus what two convolutions made of it."""
 
     def narrow(self, name: str, stream):
@@ -81,18 +86,22 @@ def synthesis(a: Arithmetic, config: Config, z) -> tuple:
     """z_1 in units, with its margin -> what `finish` and `linear` give, for `pixels`."""
     _, *rest = stages(config.transform, config.level_strides[0])
     residual = config.transform == "residual"
+
+    def activate(name: str, gdn: str, x):
+        return a.normalise(gdn, x) if config.activation == "gdn" else a.activate(name, x)
+
     x = a.enter("enter", z)
     if residual:
-        x = a.activate("Conv_0", a.convolve("Conv_0", x))
+        x = activate("Conv_0", "GDN_0", a.convolve("Conv_0", x))
     for number, block in enumerate(reversed(rest)):
         name, inner = f"Conv_{number + residual}", f"Residual_{number}"
         if not residual:
-            x = a.activate(name, a.convolve(name, x, block))
+            x = activate(name, f"GDN_{number}", a.convolve(name, x, block))
             continue
-        stream = a.widen(name, x, block)
-        x = a.activate(f"{inner}/enter", a.narrow(f"{inner}/enter", stream))
-        x = a.activate(f"{inner}/Conv_0", a.convolve(f"{inner}/Conv_0", x))
-        stream = a.add(stream, a.widen(f"{inner}/Conv_1", x))
+        stream = a.widen(name, inner, x, block)
+        x = activate(f"{inner}/enter", f"{inner}/GDN_0", a.narrow(f"{inner}/enter", stream))
+        x = activate(f"{inner}/Conv_0", f"{inner}/GDN_1", a.convolve(f"{inner}/Conv_0", x))
+        stream = a.add(inner, stream, a.widen(f"{inner}/Conv_1", inner, x))
         x = a.activate(f"{inner}/leave", a.narrow(f"{inner}/leave", stream))
     x = a.finish(f"Conv_{len(rest) + residual}", x)
     return x, a.linear("basis", z) if config.linear_path else None
@@ -174,11 +183,18 @@ class Exact:
     def activate(self, name: str, x: Array) -> Array:
         return integer.lookup(x, self.arrays[f"{name}/table"])
 
-    def widen(self, name: str, x: Array, block: int = 1) -> Array:
+    def normalise(self, name: str, x: Array) -> Array:
+        x = jnp.maximum(x.astype(jnp.int32), -127)
+        power = integer.dot_squares(x, self.arrays[f"{name}/gamma"]) + self.arrays[f"{name}/beta"].reshape(1, 1, 1, -1)
+        root = jnp.clip(self._scaled(f"{name}/power", power), 0, ROOTS - 1)
+        x = x * jnp.take(jnp.asarray(self.arrays[f"{name}/root"]).astype(jnp.int32), root)
+        return integer.to_int8(self._scaled(name, x))
+
+    def widen(self, name: str, stream: str, x: Array, block: int = 1) -> Array:
         return depth_to_space(self._scaled(name, self._sums(name, x)), block)
 
-    def add(self, stream: Array, x: Array) -> Array:
-        return crop(stream, 2) + x
+    def add(self, stream: str, x: Array, y: Array) -> Array:
+        return crop(x, 2) + y
 
     def narrow(self, name: str, stream: Array) -> Array:
         x = jnp.clip(stream, -STREAM_LIMIT, STREAM_LIMIT) + self.arrays[f"{name}/bias"].reshape(1, 1, 1, 1)

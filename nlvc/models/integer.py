@@ -94,6 +94,15 @@ def dot(x: Array, high: np.ndarray, low: np.ndarray) -> Array:
     return (product(x_high, high) << 16) + (middle << 8) + product(x_low, low)
 
 
+def dot_squares(x: Array, weights: np.ndarray) -> Array:
+    """int32 (B, h, w, C), |x| <= 127: the dot of its squares with int8 weights (C, C'), none negative; int32."""
+    squares = x * x
+    product = lambda a: lax.dot_general(  # noqa: E731
+        a.astype(jnp.int8), jnp.asarray(weights), (((3,), (0,)), ((), ())), preferred_element_type=jnp.int32
+    )
+    return (product(squares >> 7) << 7) + product(squares & 127)
+
+
 def limbs(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Integers in (-2^15 + 128, 2^15 - 128) as (high, low) int8 with 256 high + low."""
     high = (weights + 128) >> 8

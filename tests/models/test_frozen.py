@@ -1,5 +1,7 @@
 """The exact networks: the oracle's integers, whatever surrounds the positions, and close to the float model."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,11 +18,15 @@ CONFIG = tiny(L=3, channels=5, filters=4, latent_filters=6, strides=(16, 2, 1), 
 RNG = np.random.default_rng(0)
 
 
-@pytest.fixture(scope="module")
-def params():
+GDN = dataclasses.replace(CONFIG, activation="gdn", transform="plain", linear_path=False)
+
+
+def params_of(config):
     key = jax.random.key(0)
-    shapes = jax.eval_shape(NestedLatentModel(CONFIG).init, key, jnp.zeros((1, 64, 64, 3)), key)["params"]
-    return jax.tree.map(lambda s: RNG.normal(0, (s.shape[-1] / s.size) ** 0.5, s.shape).astype(np.float32), shapes)
+    shapes = jax.eval_shape(NestedLatentModel(config).init, key, jnp.zeros((1, 64, 64, 3)), key)["params"]
+    params = jax.tree.map(lambda s: RNG.normal(0, (s.shape[-1] / s.size) ** 0.5, s.shape).astype(np.float32), shapes)
+    # Inverse GDNs one behind the other would grow without end.
+    return jax.tree.map_with_path(lambda path, p: p * (0.1 if "gamma" in str(path) else 1), params)
 
 
 def latents(height, width, margin=0, batch=2):
@@ -30,9 +36,9 @@ def latents(height, width, margin=0, batch=2):
 
 
 @pytest.fixture(scope="module")
-def networks(params):
-    """{name: (margin, function of arithmetic and z, arrays)} of the three networks."""
-    found = {}
+def networks():
+    """{name: (margin, function of arithmetic and z, arrays)} of the networks of one model and the GDN of another."""
+    found, params = {}, params_of(CONFIG)
     for level in (1, 2):
         margin, _ = frozen.level_margins(CONFIG, level)
 
@@ -41,14 +47,16 @@ def networks(params):
             return jnp.concatenate(frozen.level_parameters(CONFIG, level, *network), -1)
 
         found[level] = margin, run, freeze_level(CONFIG, params, level, latents(12, 12, margin))
-    margin, _ = frozen.synthesis_margins(CONFIG)
-    gain = NestedLatentModel(CONFIG).gain
-    arrays = freeze_synthesis(CONFIG, params, gain, latents(12, 12, margin))
-    found["synthesis"] = margin, lambda a, z: frozen.pixels(CONFIG, *frozen.synthesis(a, CONFIG, z)), arrays
+    residual = dataclasses.replace(CONFIG, activation="gdn")
+    for name, config in (("synthesis", CONFIG), ("gdn", GDN), ("residual gdn", residual)):
+        margin, _ = frozen.synthesis_margins(config)
+        arrays = freeze_synthesis(config, params_of(config), NestedLatentModel(config).gain, latents(12, 12, margin))
+        run = lambda a, z, c=config: frozen.pixels(c, *frozen.synthesis(a, c, z))  # noqa: E731
+        found[name] = margin, run, arrays
     return found
 
 
-every_network = pytest.mark.parametrize("name", [1, 2, "synthesis"])
+every_network = pytest.mark.parametrize("name", [1, 2, "synthesis", "gdn", "residual gdn"])
 
 
 @every_network
