@@ -1,4 +1,4 @@
-"""The `nlvc` command: compress, decompress and info, on files and folders.
+"""The `nlvc` command: compress, decompress, info and freeze, on files and folders.
 
 Exit status: 0; 1 if any file failed; 2 for wrong arguments. A source is never touched, an output appears whole or not
 at all, and a folder goes on after a bad file.
@@ -6,15 +6,27 @@ at all, and a folder goes on after a bad file.
 
 import argparse
 import io
+import json
 import os
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from nlvc import __version__
+from nlvc.folders import files_in, is_folder, sources_of, targets_of
 
 SUFFIX = ".nlvc"
+MAX_PIXELS = 200_000_000
+
+
+class Result(NamedTuple):
+    """What became of one file: the bytes to write, a line for the reader, and the same for machines."""
+
+    data: bytes
+    text: str
+    facts: dict
+    warning: str = ""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,23 +47,48 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="nlvc", description="Lossy image compression with nested latent variables.")
     parser.add_argument("--version", action="version", version=f"nlvc {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, run, what, output in (
-        ("compress", compress, "photos to .nlvc files", ".nlvc file or folder; default: beside IN"),
-        ("decompress", decompress, ".nlvc files to photos",
-         "picture (format by its suffix) or folder; default: PNG beside IN"),
-    ):  # fmt: skip
-        command = commands.add_parser(name, help=what, description=f"Turns {what}, singly or by the folder.")
-        command.add_argument("input", metavar="IN", type=Path, help="a file, or a folder to search")
-        # Not a Path, which would forget a slash at the end.
-        command.add_argument("output", metavar="OUT", nargs="?", help=output)
-        command.add_argument("--model", metavar="PATH", type=Path, required=True,
-                             help="model.safetensors, or the workdir of the run that wrote it")  # fmt: skip
-        command.add_argument("--force", action="store_true", help="write over outputs that are already there")
-        command.set_defaults(run=run)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("input", metavar="IN", type=Path, help="a file, or a folder to search")
+    common.add_argument("--model", metavar="PATH", type=Path, required=True,
+                        help="model.safetensors, or the workdir of the run that wrote it")  # fmt: skip
+    common.add_argument("--force", action="store_true", help="write over outputs that are already there")
+    common.add_argument("--strip", action="store_true", help="leave out Exif, colour profile and XMP")
+    common.add_argument("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help="refuse larger pictures")
+    common.add_argument("--jobs", type=int, metavar="N", help="files at a time; default: as cores and memory allow")
+    common.add_argument("--json", action="store_true", help="one JSON object a file on stdout, and one for all")
+
+    command = commands.add_parser("compress", parents=[common], help="photos to .nlvc files")
+    # Not a Path, which would forget a slash at the end.
+    command.add_argument("output", metavar="OUT", nargs="?", help=".nlvc file or folder; default: beside IN")
+    command.add_argument("--verify", action="store_true", help="decode every file before it counts")
+    command.set_defaults(run=compress)
+
+    command = commands.add_parser("decompress", parents=[common], help=".nlvc files to photos")
+    command.add_argument("output", metavar="OUT", nargs="?",
+                         help="picture (format by its suffix) or folder; default: PNG beside IN")  # fmt: skip
+    command.add_argument("--region", metavar="X,Y,W,H", type=region, help="this part only")
+    command.add_argument("--preview", action="store_true", help="a quick, rough look")
+    command.add_argument("--salvage", action="store_true", help="what is left of a damaged file")
+    command.set_defaults(run=decompress)
+
     command = commands.add_parser("info", help="what a .nlvc file says of itself; needs no model")
     command.add_argument("files", metavar="FILE", type=Path, nargs="+", help=".nlvc files, or folders of them")
+    command.add_argument("--json", action="store_true", help="one JSON object a file")
     command.set_defaults(run=info)
+
+    command = commands.add_parser("freeze", help="the checkpoint of a run to a model that codes photos")
+    command.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="the workdir of a run of nlvc.train")
+    command.add_argument("output", metavar="OUT", type=Path, help="model.safetensors")
+    command.set_defaults(run=freeze)
     return parser
+
+
+def region(text: str) -> tuple[int, int, int, int]:
+    """X,Y,W,H as numbers."""
+    numbers = tuple(int(number) for number in text.split(","))
+    if len(numbers) != 4:
+        raise argparse.ArgumentTypeError("four numbers, X,Y,W,H")
+    return numbers
 
 
 def compress(arguments: argparse.Namespace) -> int:
@@ -60,11 +97,15 @@ def compress(arguments: argparse.Namespace) -> int:
 
     model = image_codec.load(arguments.model)
 
-    def convert(source: Path) -> tuple[bytes, str]:
-        picture = data.open_picture(source)
-        code = image_codec.compress(picture, model=model)
-        pixels = picture.width * picture.height
-        return code, f"{len(code)} bytes, {8 * len(code) / pixels:.3f} bpp"
+    def convert(source: Path) -> Result:
+        picture = data.open_picture(source, max_pixels=arguments.max_pixels)
+        metadata = {} if arguments.strip else data.read_metadata(picture)
+        code = image_codec.compress(
+            picture, model=model, metadata=metadata, max_pixels=arguments.max_pixels, verify=arguments.verify
+        )
+        bpp = 8 * len(code) / (picture.width * picture.height)
+        facts = {"width": picture.width, "height": picture.height, "bytes": len(code), "bpp": bpp}
+        return Result(code, f"{len(code)} bytes, {bpp:.3f} bpp", facts)
 
     return each(arguments, data.SUFFIXES, SUFFIX, convert)
 
@@ -73,7 +114,7 @@ def decompress(arguments: argparse.Namespace) -> int:
     """`nlvc decompress IN [OUT] --model PATH`."""
     from PIL import Image
 
-    from nlvc import image_codec
+    from nlvc import data, image_codec
 
     model = image_codec.load(arguments.model)
     to_file = arguments.output and not arguments.input.is_dir() and not is_folder(arguments.output)
@@ -81,14 +122,30 @@ def decompress(arguments: argparse.Namespace) -> int:
     format_ = Image.registered_extensions().get(suffix.lower())
     if format_ not in Image.SAVE:
         raise ValueError(f"{suffix}: no picture format that can be written; give OUT another suffix, say .png")
+    options = {"region": arguments.region, "preview": arguments.preview, "max_pixels": arguments.max_pixels}
 
-    def convert(source: Path) -> tuple[bytes, str]:
-        pixels = image_codec.decompress(source.read_bytes(), model=model)
+    def convert(source: Path) -> Result:
+        code, lost = source.read_bytes(), []
+        if arguments.salvage:
+            pixels, lost = image_codec.salvage(code, model=model, **options)
+        else:
+            pixels = image_codec.decompress(code, model=model, **options)
+        metadata = {} if arguments.strip else image_codec.metadata_of(code)
         file = io.BytesIO()
-        Image.fromarray(pixels).save(file, format_)
-        return file.getvalue(), f"{pixels.shape[1]} x {pixels.shape[0]}"
+        Image.fromarray(pixels).save(file, format_, **data.save_options(metadata, format_))
+        facts = {"width": pixels.shape[1], "height": pixels.shape[0], "lost": lost}
+        warning = f"lost: {', '.join(lost)}" if lost else ""
+        return Result(file.getvalue(), f"{pixels.shape[1]} x {pixels.shape[0]}", facts, warning)
 
     return each(arguments, {SUFFIX}, suffix, convert)
+
+
+def freeze(arguments: argparse.Namespace) -> int:
+    """`nlvc freeze CHECKPOINT OUT`."""
+    from nlvc.train import freeze_run
+
+    print(f"{arguments.output}: fingerprint {freeze_run(arguments.checkpoint, arguments.output)}")
+    return 0
 
 
 def info(arguments: argparse.Namespace) -> int:
@@ -103,99 +160,101 @@ def info(arguments: argparse.Namespace) -> int:
         for path in paths:
             try:
                 code = path.read_bytes()
-                header, _, _ = bitstream.unpack(code)
+                file = bitstream.unpack(code)
+                file.check()
             except (ValueError, OSError) as error:
                 failed = complain(error, path)
                 continue
-            pixels = header.width * header.height
-            print(f"{path}: {header.width} x {header.height} {header.mode}, {len(code)} bytes, "
-                  f"{8 * len(code) / pixels:.4f} bpp, model {header.fingerprint}, format {header.version}")  # fmt: skip
-            sizes = [(f"z_{level}", size) for level, size in enumerate(header.level_bytes, start=1)]
-            sizes += [("alpha", header.alpha_bytes)] if header.alpha_bytes else []
+            header, pixels = file.header, file.header.width * file.header.height
+            sizes = [(f"z_{level}", sum(sizes)) for level, sizes in enumerate(file.sizes, start=1)]
+            sizes += [(name, len(content)) for name, content in file.chunks.items()]
             sizes += [("header", len(code) - sum(size for _, size in sizes))]
+            if arguments.json:
+                facts = {**header._asdict(), "file": str(path), "bytes": len(code), "sizes": dict(sizes)}
+                print(json.dumps(facts))
+                continue
+            rows, columns = header.tiles
+            print(f"{path}: {header.width} x {header.height} {header.mode}, {len(code)} bytes, "
+                  f"{8 * len(code) / pixels:.4f} bpp, {rows * columns} tiles, model {header.fingerprint}, "
+                  f"format {bitstream.VERSION}.{header.minor}")  # fmt: skip
             for name, size in sizes:
                 print(f"  {name:<7}{size:>10} bytes {8 * size / pixels:8.4f} bpp {size / len(code):7.1%}")
     return failed
 
 
-def each(
-    arguments: argparse.Namespace, suffixes: Iterable[str], suffix: str, convert: Callable[[Path], tuple[bytes, str]]
-) -> int:
+def each(arguments: argparse.Namespace, suffixes, suffix: str, convert: Callable[[Path], Result]) -> int:
     """Converts one file, or all of a folder with those suffixes, and writes the results. Returns the exit status."""
+    from concurrent.futures import ThreadPoolExecutor, as_completed
+
     from tqdm import tqdm
 
     from nlvc.files import write_whole
 
-    source = arguments.input
-    if source.is_dir():
-        sources = files_in(source, suffixes)
-        if not sources:
-            raise ValueError(f"{source}: no files with suffix {', '.join(sorted(suffixes))} in this folder")
-    elif source.exists():
-        sources = [source]
-    else:
-        raise FileNotFoundError(f"{source}: there is no such file or folder")
-    targets = outputs(source, sources, arguments.output, suffix)
-    failed = skipped = 0
-    for path in tqdm(sources, unit="file", disable=len(sources) == 1 or not sys.stderr.isatty()):
+    sources = sources_of(arguments.input, suffixes)
+    targets = targets_of(arguments.input, sources, arguments.output, suffix)
+    counts, read, written = {"written": 0, "skipped": 0, "failed": 0}, 0, 0
+
+    def work(path: Path) -> tuple[str, str, dict, str]:
         target = targets[path]
+        if target.exists() and target.samefile(path):
+            raise ValueError("its output would replace it; give another OUT")
+        if target.exists() and not arguments.force:
+            if len(sources) == 1:
+                raise FileExistsError(f"{target} is already there; --force writes over it")
+            return "skipped", "", {}, ""
+        result = convert(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(target, result.data)
+        facts = {**result.facts, "size": len(result.data)}
+        return "written", f"{path} -> {target}: {result.text}", facts, result.warning
+
+    total = sum(path.stat().st_size for path in sources)
+    bar = tqdm(total=total, unit="B", unit_scale=True, disable=len(sources) == 1 or not sys.stderr.isatty())
+    with bar, ThreadPoolExecutor(arguments.jobs or jobs(len(sources))) as pool:
+        running = {pool.submit(work, path): path for path in sources}
         try:
-            if target.exists() and target.samefile(path):
-                raise ValueError("its output would replace it; give another OUT")
-            if target.exists() and not arguments.force:
-                if len(sources) == 1:
-                    raise FileExistsError(f"{target} is already there; --force writes over it")
-                skipped += 1
-                continue
-            result, message = convert(path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(target, result)
-            tqdm.write(f"{path} -> {target}: {message}")
-        except (ValueError, OSError, MemoryError, RuntimeError) as error:  # JAX out of memory: RuntimeError
-            failed += 1
-            complain(error, path)
-    if len(sources) > 1:
-        done = len(sources) - failed - skipped
-        print(f"{done} written, {skipped} skipped because they are already there, {failed} failed")
-    return int(failed > 0)
+            for future in as_completed(running):
+                path = running[future]
+                size = path.stat().st_size
+                try:
+                    outcome, text, facts, warning = future.result()
+                except (ValueError, OSError, MemoryError, RuntimeError) as error:  # JAX out of memory: RuntimeError
+                    outcome, text, facts, warning = "failed", "", {"error": one_line(error)}, ""
+                    complain(error, path)
+                counts[outcome] += 1
+                if warning:
+                    complain(ValueError(warning), path)
+                if outcome == "written":
+                    read, written = read + size, written + facts["size"]
+                    bar.set_postfix_str(f"{read / max(written, 1):.1f} times smaller" if written < read else "")
+                bar.update(size)
+                if arguments.json:
+                    print(json.dumps({"file": str(path), "output": str(targets[path]), "outcome": outcome, **facts}))
+                elif text:
+                    tqdm.write(text)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    if arguments.json:
+        print(json.dumps({**counts, "bytes_in": read, "bytes_out": written}))
+    elif len(sources) > 1:
+        print("{written} written, {skipped} skipped because they are already there, {failed} failed".format(**counts))
+    return int(counts["failed"] > 0)
 
 
-def outputs(source: Path, sources: list[Path], output: str | None, suffix: str) -> dict[Path, Path]:
-    """Where each result goes: the tree of `source` is kept, and no two sources share an output."""
-    if not source.is_dir():
-        beside = source.with_suffix(suffix)
-        if output is None:
-            return {source: beside}
-        return {source: Path(output, beside.name) if is_folder(output) else Path(output)}
-    if output is not None and Path(output).exists() and not Path(output).is_dir():
-        raise ValueError(f"{output}: a file, but a folder of results needs a folder")
-    root = source if output is None else Path(output)
-    short = [root / path.relative_to(source).with_suffix(suffix) for path in sources]
-    long = [target.with_name(path.name + suffix) for path, target in zip(sources, short, strict=True)]
-    # a.png and a.jpg would both become a.nlvc: such names keep their old suffix.
-    count = Counter(short)
-    targets = [b if count[a] > 1 else a for a, b in zip(short, long, strict=True)]
-    # That may meet a third one, from a.png.png; then all keep theirs.
-    return dict(zip(sources, targets if len(set(targets)) == len(targets) else long, strict=True))
+def jobs(files: int) -> int:
+    """Files at a time: as many as there are cores, but no more than a gigabyte each leaves."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 4 << 30
+    return max(1, min(files, os.cpu_count() or 1, memory // (4 << 30)))
 
 
-def is_folder(output: str) -> bool:
-    """Whether OUT is a folder that is there, or a name that can only be meant as one."""
-    return Path(output).is_dir() or output.endswith(("/", os.sep))
-
-
-def files_in(folder: Path, suffixes: Iterable[str]) -> list[Path]:
-    """All files below a folder with one of these suffixes, hidden ones left out, in order."""
-    found = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(parent, name) for name in names
-                  if not name.startswith(".") and Path(name).suffix.lower() in suffixes]  # fmt: skip
-    return sorted(found)
+def one_line(error: Exception) -> str:
+    """What the error says, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def complain(error: Exception, path: Path | None = None) -> int:
     """One line on stderr; returns exit status 1."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = one_line(error)
     print(f"nlvc: {path}: {text}" if path is not None and str(path) not in text else f"nlvc: {text}", file=sys.stderr)
     return 1

@@ -16,13 +16,14 @@ from nlvc.config import Config, ConfigError
 from nlvc.evaluation import code_photos, table
 from nlvc.files import write_whole
 from nlvc.image_codec import load
+from nlvc.image_codec.freezing import freeze_model
 from nlvc.models.weights import save_model
 from nlvc.training.checkpoint import Checkpoints
 from nlvc.training.journal import Journal
 from nlvc.training.loop import TrainState, abstract_state, create_state, make_train_step, make_validation, schedule
 from nlvc.training.memory import keep_freed_memory
 
-START_CROPS, VALIDATION_CROPS = 1024, 16
+START_CROPS, VALIDATION_CROPS, FREEZING_CROPS = 1024, 16, 12
 
 
 class TrainingError(RuntimeError):
@@ -66,9 +67,28 @@ def run(config: Config) -> int:
         return 128 + received
 
     path = workdir / "model.safetensors"
-    print(f"model: {path}, fingerprint {save_model(path, config, jax.device_get(state.ema))}", flush=True)
+    print(f"model: {path}, fingerprint {save_frozen(path, config, state, photos['train'])}", flush=True)
     print(report(workdir, photos["test"]))
     return 0
+
+
+def save_frozen(path: Path, config: Config, state: TrainState, photos: data.Photos) -> str:
+    """Freezes the running mean of the parameters into a file. Returns its fingerprint."""
+    crops = data.validation_crops(photos, max(config.patch_size, 256), FREEZING_CROPS)
+    return save_model(path, config, freeze_model(config, jax.device_get(state.ema), crops))
+
+
+def freeze_run(workdir: Path, path: Path) -> str:
+    """Freezes the newest checkpoint of a run. Returns the model's fingerprint. Raises ValueError if there is none."""
+    file = workdir / "config.json"
+    if not file.exists():
+        raise ValueError(f"{workdir}: not the workdir of a run of nlvc.train: it has no config.json")
+    config = Config.from_json(file.read_text())
+    with Checkpoints(workdir) as checkpoints:
+        state = checkpoints.restore(abstract_state(config))
+    if not state:
+        raise ValueError(f"{workdir}: this run has no checkpoint yet")
+    return save_frozen(path, config, state, data.photos(config.data, "train"))
 
 
 def report(workdir: Path, photos: data.Photos) -> str:

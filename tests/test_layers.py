@@ -33,6 +33,7 @@ FLOORS = {
     "nlvc.data": 1,
     "nlvc.config": 0,
     "nlvc.files": 0,
+    "nlvc.folders": 0,
 }
 """Wing -> floor. A wing is a folder or a file directly under nlvc/."""
 

@@ -7,6 +7,7 @@ Heavy libraries (grain, scikit-image, TensorFlow Datasets) are imported by the f
 """
 
 from nlvc.data.decode import SUFFIXES, UnreadablePhotoError, open_picture, to_rgb
+from nlvc.data.metadata import read_metadata, save_options
 from nlvc.data.pipeline import batches, validation_crops
 from nlvc.data.sources import SPLITS, Photos, photos
 
@@ -18,6 +19,8 @@ __all__ = [
     "batches",
     "open_picture",
     "photos",
+    "read_metadata",
+    "save_options",
     "to_rgb",
     "validation_crops",
 ]

@@ -48,12 +48,15 @@ def decode(file: str | os.PathLike | bytes | BinaryIO) -> np.ndarray:
         raise _unreadable(error) from error
 
 
-def open_picture(file: str | os.PathLike | bytes | BinaryIO) -> Image.Image:
-    """The picture as Pillow gives it, in its own mode, loaded and with its EXIF orientation applied. Raises like
-    `decode`, but for the modes."""
+def open_picture(file: str | os.PathLike | bytes | BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The picture as Pillow gives it, loaded, in its own mode, as it is stored: not turned, with its metadata in `info`.
+
+    Raises like `decode`, but for the modes.
+    """
     try:
-        with _open(file) as image:
-            return _upright(image).copy()
+        image = _open(file, max_pixels)
+        image.load()
+        return image
     except Exception as error:
         raise _unreadable(error) from error
 
@@ -87,7 +90,7 @@ def to_rgb(image: Image.Image) -> np.ndarray:
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _open(file) -> Image.Image:
+def _open(file, max_pixels: int = MAX_PIXELS) -> Image.Image:
     if isinstance(file, bytes):
         file = io.BytesIO(file)
     with _opening:
@@ -97,10 +100,10 @@ def _open(file) -> Image.Image:
         finally:
             Image.MAX_IMAGE_PIXELS = limit
     pixels = image.width * image.height
-    if pixels > MAX_PIXELS:
+    if pixels > max_pixels:
         image.close()
         raise UnreadablePhotoError(
-            f"{image.width} x {image.height} is {pixels / 1e6:.2f} megapixels; the limit is {MAX_PIXELS / 1e6:.0f}"
+            f"{image.width} x {image.height} is {pixels / 1e6:.2f} megapixels; the limit is {max_pixels / 1e6:.0f}"
         )
     return image
 

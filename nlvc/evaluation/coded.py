@@ -39,7 +39,7 @@ def code_photos(
         rows.append(
             Row(
                 stem, width, height, len(coded.data), bits_per_pixel(len(coded.data), height, width),
-                sum(coded.estimated_bits) / pixels, psnr(photo, coded.reconstruction),
+                float(sum(bits.sum() for bits in coded.level_bits)) / pixels, psnr(photo, coded.reconstruction),
                 ms_ssim(photo, coded.reconstruction), tuple(float(bits.sum()) / pixels for bits in coded.level_bits),
             )  # fmt: skip
         )

@@ -19,7 +19,7 @@ from nlvc.image_codec.coder import decode, encode, reconstruct
 from nlvc.image_codec.model import CodecError, Model, load
 from nlvc.image_codec.tiles import TILE, Box, Grid
 
-__all__ = ["Coded", "CodecError", "Model", "analyse", "compress", "decompress", "load"]
+__all__ = ["Coded", "CodecError", "Model", "analyse", "compress", "decompress", "load", "metadata_of", "salvage"]
 
 MAX_PIXELS = 200_000_000
 """Larger pictures are refused unless the caller says otherwise: what they need in memory grows with them."""
@@ -44,6 +44,7 @@ def compress(
     quality: float | None = None,
     metadata: dict[str, bytes] | None = None,
     max_pixels: int = MAX_PIXELS,
+    verify: bool = False,
 ) -> bytes:
     """Codes a picture.
 
@@ -54,6 +55,7 @@ def compress(
       quality: for models of variable rate; a model of one rate takes None only.
       metadata: blocks that are carried along, by their name in `coding.METADATA`.
       max_pixels: larger pictures are refused.
+      verify: decode the result and compare it with the encoder's own reconstruction.
 
     Returns:
       The bytes of an `.nlvc` file.
@@ -61,7 +63,15 @@ def compress(
     Raises:
       ValueError (CodecError, PictureError, ModelError): for a picture or a model that cannot be used.
     """
-    return _code(image, model, quality, metadata, max_pixels, None)[0]
+    model = ready(model)
+    data, grid, z, _, mode = _code(image, model, quality, metadata, max_pixels, None)
+    if verify:
+        whole = Box(0, 0, grid.height, grid.width)
+        decoded = decompress(data, model=model, max_pixels=max_pixels)
+        expected = in_mode(reconstruct(model, grid, z, whole), mode)
+        if not np.array_equal(decoded[..., :3] if mode == "RGBA" else decoded, expected):
+            raise CodecError("the file does not decode to what was encoded; please report it")
+    return data
 
 
 def analyse(image, *, model: Model, max_pixels: int = MAX_PIXELS) -> Coded:
@@ -118,6 +128,30 @@ def decompress(
       ValueError (BitstreamError, CodecError, ModelError, PictureError): for a file that is damaged, foreign, or of
         another model.
     """
+    return _decode(data, model, region, preview, max_pixels, None)
+
+
+def salvage(
+    data: bytes,
+    *,
+    model: Model | str | Path | None = None,
+    region: tuple[int, int, int, int] | None = None,
+    preview: bool = False,
+    max_pixels: int = MAX_PIXELS,
+) -> tuple[np.ndarray, list[str]]:
+    """`decompress` for a damaged file: (picture, what is lost of it, in words). Raises if nothing can be had."""
+    lost: set[tuple[int, int]] = set()
+    pixels = _decode(data, model, region, preview, max_pixels, lost)
+    words = [f"z_{level} of tile {tile}" for level, tile in sorted(lost, reverse=True)]
+    return pixels, words + [f"chunk {name}" for name in coding.unpack(data).damaged]
+
+
+def metadata_of(data: bytes) -> dict[str, bytes]:
+    """The blocks that a file carries along, by their name in `coding.METADATA`; the damaged ones left out."""
+    return {name: block for name, block in coding.unpack(data).chunks.items() if name in coding.METADATA}
+
+
+def _decode(data, model, region, preview, max_pixels, lost) -> np.ndarray:
     file = coding.unpack(data)
     header = file.header
     check_size(header.width, header.height, max_pixels)
@@ -129,13 +163,15 @@ def decompress(
     grid = grid_of(model, header.height, header.width, header.tile)
     if header.levels != model.config.L or header.lanes != coding.LANES:
         raise CodecError("damaged file: its levels or lanes are not those of its model")
-    if region is None:
+    if region is None and lost is None:
         file.check()
     box = boxed(region, header.width, header.height)
-    pixels = in_mode(decode(model, grid, file.stream, box, deepest_only=preview), header.mode)
+    pixels = in_mode(decode(model, grid, file.stream, box, deepest_only=preview, lost=lost), header.mode)
     if header.mode != "RGBA":
         return pixels
     if coding.ALPHA not in file.chunks:
+        if lost is not None:
+            return np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])
         raise CodecError("damaged file: its alpha plane does not match its checksum")
     return np.dstack([pixels, box.of(decode_alpha(file.chunks[coding.ALPHA], header.width, header.height))])
 

@@ -53,10 +53,24 @@ def encode(model: Model, grid: Grid, pixels: np.ndarray, observe: Observer | Non
     return streams[::-1], above
 
 
-def decode(model: Model, grid: Grid, stream: Callable[[int, int], bytes], region: Box, *, deepest_only: bool = False):
+def decode(
+    model: Model,
+    grid: Grid,
+    stream: Callable[[int, int], bytes],
+    region: Box,
+    *,
+    deepest_only: bool = False,
+    lost: set[tuple[int, int]] | None = None,
+) -> np.ndarray:
     """The pixels of a region, uint8 (h, w, 3). stream(level, tile) gives the messages; only what is needed is read.
 
-    deepest_only: every element of z_1 takes its mean, for a quick look. Raises CodecError for a damaged message.
+    Args:
+      deepest_only: every element of z_1 takes its mean, for a quick look.
+      lost: if given, a damaged message costs only its tile, and those that look into it: their elements take their
+        means, and their (level, tile) is added to this set.
+
+    Raises:
+      ValueError: for a damaged message, if `lost` is not given.
     """
     config, stride = model.config, model.config.level_strides[0]
     top, left = region.top // stride, region.left // stride
@@ -74,18 +88,32 @@ def decode(model: Model, grid: Grid, stream: Callable[[int, int], bytes], region
         def code(tile, level=level, units=units, above=above):
             box = grid.box(level, tile)
             tables, indices, means = model.conditional(grid, level, above, box)
+            box.of(units)[:] = in_units(0, means)
             if deepest_only and level == 1 < config.L:
-                box.of(units)[:] = in_units(0, means)
                 return
-            message = coding.from_bytes(stream(level, tile), coding.LANES)
-            message, symbols = coding.indexed(tables, indices).pop(message)
-            if coding.bits(message):
-                raise CodecError(f"damaged file: something is left after the last symbol of z_{level} of tile {tile}")
-            box.of(units)[:] = in_units(symbols, means)
+            try:
+                if lost is not None and level < config.L:
+                    below = Box(*(side // config.level_strides[level] for side in box))
+                    seen = grid.touched(level + 1, [below], level_margins(config, level)[0])
+                    if any((level + 1, other) in lost for other in seen):
+                        raise CodecError("what it depends on is lost")
+                box.of(units)[:] = in_units(pop(stream(level, tile), tables, indices), means)
+            except ValueError:
+                if lost is None:
+                    raise
+                lost.add((level, tile))
 
         each(code, needed[level])
         above = units
     return reconstruct(model, grid, above, region)
+
+
+def pop(data: bytes, tables: coding.Tables, indices: np.ndarray) -> np.ndarray:
+    """The symbols of one message. Raises ValueError (MessageError, CodecError) for one that is not theirs."""
+    message, symbols = coding.indexed(tables, indices).pop(coding.from_bytes(data, coding.LANES))
+    if coding.bits(message):
+        raise CodecError("damaged file: something is left after the last symbol of a message")
+    return symbols
 
 
 def reconstruct(model: Model, grid: Grid, z: np.ndarray, region: Box) -> np.ndarray:
