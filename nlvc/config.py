@@ -65,6 +65,9 @@ class Config:
     quantization: Literal["noise", "mixed"] = "mixed"
     """Stand-in for rounding: noise everywhere, or noise in a level's own rate, straight-through rounding elsewhere."""
 
+    quantize_aware: bool = False
+    """Train with the roundings of the frozen model's 8-bit layers."""
+
     # The training.
     steps: int = 1400
     """Optimiser steps."""

@@ -49,7 +49,7 @@ def decode(file: str | os.PathLike | bytes | BinaryIO) -> np.ndarray:
 
 
 def open_picture(file: str | os.PathLike | bytes | BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The picture as Pillow gives it, loaded, in its own mode, as it is stored: not turned, with its metadata in `info`.
+    """The picture as Pillow gives it, loaded, in its own mode, as it is stored: not turned, its metadata in `info`.
 
     Raises like `decode`, but for the modes.
     """

@@ -54,13 +54,13 @@ class NestedLatentModel(nn.Module):
         widths = {"filters": config.filters, "latent_filters": config.latent_filters}
         image = {"transform": config.transform, "activation": config.activation, "stride": stride, **widths}
         self.analysis = Analysis(channels=channels[0], zero=config.linear_path, **image)
-        self.synthesis = Synthesis(zero=config.linear_path, **image)
+        self.synthesis = Synthesis(zero=config.linear_path, fake=config.quantize_aware, **image)
         self.level_analyses = [
             LevelAnalysis(stride=s, channels=c, zero=config.linear_path, **widths)
             for s, c in zip(config.level_strides[1:], channels[1:], strict=True)
         ]
         self.level_syntheses = [
-            LevelSynthesis(stride=s, channels=2 * c, **widths)
+            LevelSynthesis(stride=s, channels=2 * c, fake=config.quantize_aware, **widths)
             for s, c in zip(config.level_strides[1:], channels[:-1], strict=True)
         ]
         # The ordinary size of each channel: networks between levels see z / spread and speak of mean / spread.

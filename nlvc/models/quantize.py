@@ -126,3 +126,15 @@ def soft_round_inverse(y: Array, temperature: Array | float) -> Array:
     limit = 1.0 - jnp.finfo(y.dtype).epsneg
     inner = jnp.clip(2.0 * (y - half) * jnp.tanh(0.5 / temperature), -limit, limit)
     return half + temperature * jnp.arctanh(inner)
+
+
+def fake_quantise(x: Array, low: Array, high: Array, steps: int = 255) -> Array:
+    """The nearest of steps + 1 even values from low to high: what an integer layer sees, in float.
+
+    low and high broadcast to x. The gradient is that of cutting x to them; they have none themselves.
+    """
+    low, high = jax.lax.stop_gradient(low), jax.lax.stop_gradient(high)
+    x = jnp.clip(x, low, high)
+    step = (high - low) / steps
+    step = jnp.where(step > 0, step, 1)
+    return x + jax.lax.stop_gradient(low + step * jnp.round((x - low) / step) - x)

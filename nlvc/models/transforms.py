@@ -15,6 +15,7 @@ from nlvc.models.layers import (
     space_to_depth,
     stages,
 )
+from nlvc.models.quantize import fake_quantise
 
 ZERO_UNIT = 0.05
 """What the weights of a layer that starts at zero are counted in. Adam moves the weights of its thousand inputs by the
@@ -28,6 +29,7 @@ class Conv(nn.Module):
     size: int = 3
     zero: bool = False  # start at zero, for the last layer beside something that already works
     edge: bool = False  # continue x by its border instead of zeros
+    fake: bool = False  # round x and the kernel as the frozen layer will, 8 bits each (models.freeze)
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -36,6 +38,10 @@ class Conv(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         if self.zero:
             kernel, bias = ZERO_UNIT * kernel, ZERO_UNIT * bias
+        if self.fake:
+            largest = jnp.max(jnp.abs(kernel), axis=(0, 1, 2), keepdims=True)
+            kernel = fake_quantise(kernel, -largest, largest, steps=254)
+            x = fake_quantise(x, jnp.minimum(jnp.min(x), 0), jnp.maximum(jnp.max(x), 1e-3))
         if not self.edge:
             return add_bias(convolve(x, kernel), bias)
         reach, (height, width) = self.size // 2, x.shape[1:3]
@@ -74,11 +80,12 @@ class Residual(nn.Module):
 
     kind: str
     inverse: bool = False
+    fake: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        hidden = Conv(x.shape[-1])(nonlinearity(self.kind, self.inverse)(x))
-        return x + Conv(x.shape[-1])(nonlinearity(self.kind, self.inverse)(hidden))
+        hidden = Conv(x.shape[-1], fake=self.fake)(nonlinearity(self.kind, self.inverse)(x))
+        return x + Conv(x.shape[-1], fake=self.fake)(nonlinearity(self.kind, self.inverse)(hidden))
 
 
 class Analysis(nn.Module):
@@ -113,21 +120,22 @@ class Synthesis(nn.Module):
     filters: int
     latent_filters: int
     zero: bool
+    fake: bool = False
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
         first, *rest = stages(self.transform, self.stride)
         x = z
         if self.transform == "residual":
-            x = nonlinearity(self.activation, inverse=True)(Conv(self.latent_filters)(x))
+            x = nonlinearity(self.activation, inverse=True)(Conv(self.latent_filters, fake=self.fake)(x))
         for block in reversed(rest):
-            x = depth_to_space(Conv(self.filters * block * block)(x), block)
+            x = depth_to_space(Conv(self.filters * block * block, fake=self.fake)(x), block)
             inverse = {"inverse": True}
             if self.transform == "residual":
-                x = Residual(self.activation, **inverse)(x)
+                x = Residual(self.activation, **inverse, fake=self.fake)(x)
             else:
                 x = nonlinearity(self.activation, **inverse)(x)
-        return depth_to_space(Conv(3 * first * first, zero=self.zero)(x), first)
+        return depth_to_space(Conv(3 * first * first, zero=self.zero, fake=self.fake)(x), first)
 
 
 class LevelAnalysis(nn.Module):
@@ -158,10 +166,11 @@ class LevelSynthesis(nn.Module):
     filters: int
     latent_filters: int
     channels: int
+    fake: bool = False
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
-        x = nn.gelu(Conv(self.latent_filters, edge=True)(z))
+        x = nn.gelu(Conv(self.latent_filters, edge=True, fake=self.fake)(z))
         for block in stages("plain", self.stride):
-            x = nn.gelu(depth_to_space(Conv(self.filters * block * block, edge=True)(x), block))
-        return Conv(self.channels, zero=True, edge=True)(x)
+            x = nn.gelu(depth_to_space(Conv(self.filters * block * block, edge=True, fake=self.fake)(x), block))
+        return Conv(self.channels, zero=True, edge=True, fake=self.fake)(x)
