@@ -1,9 +1,9 @@
 """A trained model to a frozen one: ranges measured on photos, weights in int8, the rest integer scales and tables."""
 
+import functools
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from nlvc.config import Config
@@ -38,6 +38,8 @@ GELU_FLOOR = -4.0
 class Calibrator:
     """The steps of a network in float, with a Flax network's weights, keeping the range of each pre-activation.
 
+    NumPy, but for convolutions and GELU: JAX would compile every small step for every shape.
+
     weights: {"Conv_0": {"kernel": ..., "bias": ...}, ..., "energy": ...}; entry: what a unit of each latent is for the
     network, (C,); unit: what the outputs of `finish` and `linear` are counted in, by step, (C,).
     """
@@ -47,15 +49,15 @@ class Calibrator:
         self.ranges: dict[str, tuple[float, float]] = {}
 
     def enter(self, name, z):
-        return jnp.asarray(z, jnp.float32) * row(self.entry)
+        return np.asarray(z, np.float32) * row(self.entry)
 
     def convolve(self, name, x, block=1):
-        x = depth_to_space(self._convolve(name, x), block)
+        x = self._convolve(name, x, block)
         self._note(name, x)
         return x
 
     def _note(self, name, x, linear=False):
-        low, high = map(float, np.quantile(np.asarray(x), [1e-5, 1 - 1e-5]))
+        low, high = map(float, np.quantile(x, [1e-5, 1 - 1e-5]))
         if self._gdn and not linear:
             high = max(-low, high)
             low = -high * 128 / 127
@@ -63,20 +65,19 @@ class Calibrator:
             low = max(low, GELU_FLOOR)
         self.ranges[name] = low, max(high, low + 1e-3)
 
-    def _convolve(self, name, x):
-        kernel, bias = self.weights[name]["kernel"], self.weights[name]["bias"]
-        x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-        return x + row(bias)
+    def _convolve(self, name, x, block=1):
+        kernel, bias = (np.asarray(self.weights[name][field], np.float32) for field in ("kernel", "bias"))
+        return np.asarray(convolved(x, kernel, bias, block))
 
     def widen(self, name, stream, x, block=1):
-        return self._stream(stream, depth_to_space(self._convolve(name, x), block))
+        return self._stream(stream, self._convolve(name, x, block))
 
     def add(self, stream, x, y):
         return self._stream(stream, crop(x, 2) + y)
 
     def _stream(self, name, x):
         _, most = self.ranges.get(name, (0.0, 1e-3))
-        self.ranges[name] = 0.0, max(most, float(jnp.abs(x).max()))
+        self.ranges[name] = 0.0, max(most, float(np.abs(x).max()))
         return x
 
     def narrow(self, name, stream):
@@ -84,29 +85,40 @@ class Calibrator:
         return stream
 
     def normalise(self, name, x):
-        beta, gamma = self.weights[name]["beta"], self.weights[name]["gamma"]
-        power = jnp.dot(x * x, gamma) + row(beta)
-        x = x * jnp.sqrt(power)
-        self.ranges[name] = float(power.max()), float(np.quantile(np.abs(np.asarray(x)), 1 - 1e-5))
+        beta, gamma = (np.asarray(self.weights[name][field], np.float32) for field in ("beta", "gamma"))
+        power = np.dot(x * x, gamma) + row(beta)
+        x = x * np.sqrt(power)
+        self.ranges[name] = float(power.max()), float(np.quantile(np.abs(x), 1 - 1e-5))
         return x
 
     def activate(self, name, x):
-        return function_of(name)(x)
+        return np.asarray(function_of(name)(x))
 
     def finish(self, name, x):
         return self._convolve(name, x) / row(self.unit[name])
 
     def linear(self, name, z):
-        return jnp.dot(jnp.asarray(z, jnp.float32), self.weights[name]) / row(self.unit[name])
+        return np.dot(np.asarray(z, np.float32), np.asarray(self.weights[name], np.float32)) / row(self.unit[name])
 
 
 def function_of(name: str):
     """What a step's table computes: nothing where a stream only becomes narrow for the next convolution."""
-    return (lambda x: x) if name.endswith("leave") else jax.nn.gelu
+    return (lambda x: x) if name.endswith("leave") else gelu
 
 
-def row(values) -> jax.Array:
-    return jnp.reshape(jnp.asarray(values, jnp.float32), (1, 1, 1, -1))
+gelu = jax.jit(jax.nn.gelu)
+
+
+@functools.partial(jax.jit, static_argnames="block")
+def convolved(x: jax.Array, kernel: jax.Array, bias: jax.Array, block: int) -> jax.Array:
+    """A float convolution without borders, after depth-to-space."""
+    x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return depth_to_space(x + bias.reshape(1, 1, 1, -1), block)
+
+
+def row(values) -> np.ndarray:
+    """(C,) -> float32 (1, 1, 1, C)."""
+    return np.asarray(values, np.float32).reshape(1, 1, 1, -1)
 
 
 class Freezer:
@@ -277,37 +289,37 @@ def freeze(config: Config, params: dict, gain: float, top: np.ndarray, crops: np
     """
     encoder = encoder_weights(config, params, gain)
     latents, x = [], around(crops, inference.margins(config, 0))
-    latents.append(jax.jit(lambda x: inference.analysis(encoder, config, x, inference.margins(config, 0)))(x))
+    run = jax.jit(lambda x: inference.analysis(encoder, config, x, inference.margins(config, 0)))
+    latents.append(np.asarray(run(x)))
     for level in range(1, config.L):
         margin = inference.margins(config, level)
         run = jax.jit(lambda z, n=level, m=margin: inference.level_analysis(encoder, config, n, z, m))
-        latents.append(run(around(latents[-1], margin)))
+        latents.append(np.asarray(run(around(latents[-1], margin))))
     arrays = {f"encoder/{name}": value for name, value in flatten(encoder).items()}
-    means, units = jnp.reshape(top, (1, 1, 1, -1)), None
+    means, units = np.reshape(top, (1, 1, 1, -1)), None
     for level in range(config.L, 0, -1):
         if level < config.L:
             above = around(units, level_margins(config, level)[0])
-            network = freeze_level(config, params, level, np.asarray(above))
+            network = freeze_level(config, params, level, above)
             arrays.update({f"decoder/level_{level}/{name}": value for name, value in network.items()})
             means = level_means(config, level, network, above)
         z = latents[level - 1]
-        means = jnp.broadcast_to(means, z.shape)
-        units = jnp.clip(jnp.rint(z - means / MEAN_UNITS) * MEAN_UNITS + means, -LATENT_LIMIT, LATENT_LIMIT)
-        units = units.astype(jnp.int32)
-    network = freeze_synthesis(config, params, gain, np.asarray(around(units, synthesis_margins(config)[0])))
+        units = np.clip(np.rint(z - means / MEAN_UNITS) * MEAN_UNITS + means, -LATENT_LIMIT, LATENT_LIMIT)
+        units = units.astype(np.int32)
+    network = freeze_synthesis(config, params, gain, around(units, synthesis_margins(config)[0]))
     arrays.update({f"decoder/synthesis/{name}": value for name, value in network.items()})
     return arrays
 
 
-def level_means(config: Config, level: int, arrays: dict, above) -> jax.Array:
+def level_means(config: Config, level: int, arrays: dict, above: np.ndarray) -> np.ndarray:
     """Means of p(z_level | z_{level+1}) in units, by the frozen network."""
     run = jax.jit(lambda z: level_parameters(config, level, *level_synthesis(Exact(arrays), config, level, z)))
-    return run(above)[0]
+    return np.asarray(run(above)[0])
 
 
-def around(x, margin: int):
+def around(x: np.ndarray, margin: int) -> np.ndarray:
     """(B, H, W, C) continued by its edge."""
-    return jnp.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode="edge")
+    return np.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode="edge")
 
 
 def encoder_weights(config: Config, params: dict, gain: float) -> dict:
