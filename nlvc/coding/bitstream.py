@@ -149,26 +149,28 @@ def unpack(data: bytes) -> File:
     """
     data = bytes(data)
     header, at = _parse(data)
-    chunks, damaged, contents = {}, [], None
+    found: dict[str, bytes | None] = {}  # None: damaged
+    contents = None
     while contents is None:
         name, content, whole, at = _chunk(data, at)
+        known = name in (*METADATA, ALPHA)
         if name == CONTENTS:
             if not whole:
                 raise BitstreamError("damaged .nlvc file: its table of contents does not match its checksum")
             contents = content
-        elif name not in (*METADATA, ALPHA):
-            if name[0].isupper():
-                raise BitstreamError(f"this .nlvc file needs what {name} means; update nlvc")
-        elif name in chunks or name in damaged:
+        elif not known and name[0].isupper():
+            if not whole:
+                raise BitstreamError(f"damaged .nlvc file: its {name} chunk does not match its checksum")
+            raise BitstreamError(f"this .nlvc file needs what {name} means; update nlvc")
+        elif name in found:
             raise BitstreamError(f"damaged .nlvc file: it has two chunks {name}")
-        elif whole:
-            chunks[name] = content
-        else:
-            damaged.append(name)
-    if (ALPHA in chunks or ALPHA in damaged) != (header.mode == "RGBA"):
+        elif known or not whole:
+            found[name] = content if whole else None
+    if (ALPHA in found) != (header.mode == "RGBA"):
         raise BitstreamError(f"damaged .nlvc file: mode {header.mode} and alpha do not go together")
+    chunks = {name: content for name, content in found.items() if content is not None}
     sizes, places = _contents(header, contents, at)
-    return File(header, chunks, sizes, tuple(damaged), data, places)
+    return File(header, chunks, sizes, tuple(name for name in found if name not in chunks), data, places)
 
 
 def read_header(data: bytes) -> Header:
