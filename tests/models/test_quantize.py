@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from nlvc.models.quantize import (
     add_uniform_noise,
     bin_uniform,
+    fake_quantise,
     round_straight_through,
     soft_round,
     soft_round_inverse,
@@ -199,3 +200,73 @@ def test_soft_round_inverse_undoes_it(temperature):
     z = _latents(15, spread=3.0)
     np.testing.assert_allclose(_soft_round_inverse(_soft_round(z, temperature), temperature), z, atol=2e-3)
     np.testing.assert_allclose(_soft_round(_soft_round_inverse(z, temperature), temperature), z, atol=1e-5)
+
+
+# --- fake_quantise ---
+
+
+@settings(max_examples=100)
+@given(
+    low=st.floats(-100, 100, width=32),
+    size=st.floats(1 / 64, 100, width=32),
+    steps=st.sampled_from([1, 2, 254, 255]),
+    seed=st.integers(0, 99),
+)
+def test_fake_quantise_gives_the_nearest_value_of_the_grid(low, size, steps, seed):
+    x = np.random.default_rng(seed).uniform(low - size / 2, low + 1.5 * size, 40).astype(np.float32)
+    y = np.asarray(fake_quantise(jnp.asarray(x), jnp.float32(low), jnp.float32(low + size), steps=steps), np.float64)
+    grid = low + (np.float32(low + size) - np.float64(low)) * np.arange(steps + 1) / steps
+    # A few of float32's last bits at the largest number that occurs.
+    slack = 2.0**-20 * (abs(low) + size)
+    assert np.max(np.min(np.abs(y[:, None] - grid), axis=1)) <= slack
+    cut = np.clip(x, grid[0], grid[-1])
+    assert np.all(np.abs(y - cut) <= size / steps / 2 + slack)
+
+
+def test_fake_quantise_cuts_to_its_range_and_keeps_its_ends():
+    x = jnp.array([-1e30, -2.0, 1.0, 1e30])
+    np.testing.assert_allclose(fake_quantise(x, jnp.float32(-2), jnp.float32(1)), [-2, -2, 1, 1], rtol=1e-6)
+
+
+def test_fake_quantise_leaves_what_is_on_its_grid_alone():
+    low, high = jnp.float32(-7.3), jnp.float32(19.1)
+    once = fake_quantise(jnp.linspace(-10, 20, 5001), low, high)
+    assert len(np.unique(np.round(np.asarray(once), 3))) == 256
+    np.testing.assert_allclose(fake_quantise(once, low, high), once, atol=1e-5)
+    # A kernel's zero is one of its 255 values, so that what is not there stays so.
+    largest = jnp.full((1, 1, 1, 3), 2.7)
+    np.testing.assert_allclose(fake_quantise(jnp.zeros((1, 2, 2, 3)), -largest, largest, steps=254), 0, atol=1e-6)
+
+
+def test_fake_quantise_has_a_range_for_each_channel():
+    x = _latents(18)
+    high = jnp.array([0.5, 5.0, 50.0]).reshape(1, 1, 1, 3)
+    y = fake_quantise(x, -high, high, steps=20)
+    for channel, largest in enumerate((0.5, 5.0, 50.0)):
+        expected = fake_quantise(x[..., channel], jnp.float32(-largest), jnp.float32(largest), steps=20)
+        np.testing.assert_allclose(y[..., channel], expected, rtol=1e-6, atol=1e-6)
+        assert len(np.unique(np.round(np.asarray(expected), 4))) <= 21
+
+
+def test_fake_quantise_has_the_gradient_of_cutting():
+    x = _latents(19)
+    slopes = _slopes(lambda x: fake_quantise(x, jnp.float32(-6), jnp.float32(9)), x)
+    inside = (np.asarray(x) > -6) & (np.asarray(x) < 9)
+    assert 0.1 < inside.mean() < 0.9
+    np.testing.assert_array_equal(slopes, inside.astype(np.float32))
+
+
+def test_fake_quantise_has_no_gradient_for_its_range():
+    x = _latents(20)
+    low, high = jnp.float32(-6), jnp.float32(9)
+    by_low, by_high = jax.grad(lambda low, high: jnp.sum(fake_quantise(x, low, high) ** 2), argnums=(0, 1))(low, high)
+    assert by_low == by_high == 0
+
+
+def test_fake_quantise_of_a_flat_range_is_finite():
+    """A kernel or an activation that is zero everywhere."""
+    for value in (0.0, -3.7):
+        flat = jnp.float32(value)
+        x = jnp.array([value - 1, value, value + 1])
+        np.testing.assert_array_equal(fake_quantise(x, flat, flat), jnp.full(3, flat))
+        assert np.all(np.isfinite(_slopes(lambda x, flat=flat: fake_quantise(x, flat, flat), x)))
