@@ -22,6 +22,8 @@ class Tile:
     """Activations (B, H, W, C) and how many positions of each side are margin."""
 
     def __init__(self, x: Array, margin: int):
+        if margin < 0:
+            raise ValueError("the margin is too small for these networks")
         self.x, self.margin = x, margin
 
     def cropped(self, by: int) -> "Tile":
