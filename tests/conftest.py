@@ -1,6 +1,8 @@
 """The conditions under which every test runs, and the few fixtures that several folders share."""
 
+import contextlib
 import functools
+import math
 import os
 import subprocess
 import sys
@@ -54,15 +56,16 @@ def run_python():
 
 @pytest.fixture(scope="session")
 def model_file(tmp_path_factory):
-    """A function from fields of Config to the path of a model file: a very small model that was never trained.
+    """A function from fields of Config to the path of a frozen model: a very small one that was never trained.
 
-    Its weights are random numbers of the usual size (nothing is compiled for them) and depend on `weights_seed` alone.
+    Its weights are random numbers of the usual size and depend on `weights_seed` alone.
     """
     import jax
     import jax.numpy as jnp
     import numpy as np
 
     from nlvc.config import Config
+    from nlvc.image_codec.freezing import freeze_model
     from nlvc.models.nested import NestedLatentModel
     from nlvc.models.weights import save_model
 
@@ -75,11 +78,32 @@ def model_file(tmp_path_factory):
         params = jax.tree.map(
             lambda s: rng.normal(0, (s.shape[-1] / s.size) ** 0.5, s.shape).astype(np.float32), shapes
         )
+        # Inverse GDNs one behind the other would grow without end.
+        params = jax.tree.map_with_path(lambda path, p: p * (0.1 if "gamma" in str(path) else 1), params)
+        side = max(2 * math.prod(config.level_strides), 32)
         path = tmp_path_factory.mktemp("model") / "model.safetensors"
-        save_model(path, config, params)
+        with quickly_compiled():
+            arrays = freeze_model(config, params, rng.random((2, side, side, 3), np.float32))
+        save_model(path, config, arrays)
         return path
 
     return make
+
+
+@contextlib.contextmanager
+def quickly_compiled():
+    """For programs that run for milliseconds: optimising them takes many seconds."""
+    import jax
+
+    changes = {"jax_disable_most_optimizations": True, "jax_persistent_cache_min_compile_time_secs": 0.0}
+    before = {name: jax.config.read(name) for name in changes}
+    try:
+        for name, value in changes.items():
+            jax.config.update(name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
 
 
 @pytest.fixture(scope="session")
@@ -109,7 +133,7 @@ def nlvc(capsys, model_file, load_once, monkeypatch):
     monkeypatch.setattr(image_codec, "load", load_once)
 
     def run(command: str, *arguments: str | os.PathLike) -> tuple[int, str, str]:
-        if command != "info" and "--model" not in arguments:
+        if command in ("compress", "decompress") and "--model" not in arguments:
             arguments += ("--model", model_file())
         capsys.readouterr()
         status = cli.main([command, *map(os.fspath, arguments)])

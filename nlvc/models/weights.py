@@ -20,7 +20,7 @@ def save_model(path: Path, config: Config, arrays: dict[str, np.ndarray]) -> str
     """Writes arrays by name and the config, whole or not at all. Returns the fingerprint."""
     from safetensors.numpy import save
 
-    arrays = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+    arrays = {name: np.asarray(value, order="C") for name, value in arrays.items()}
     text = config.to_json()
     print_ = fingerprint(text, arrays)
     about = {"format": FORMAT, "config": text, "fingerprint": print_}
