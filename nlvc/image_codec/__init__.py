@@ -8,6 +8,7 @@ Between the networks and the coder stand integers only, and the networks themsel
 """
 
 import functools
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -177,12 +178,15 @@ def _decode(data, model, region, preview, max_pixels, lost) -> np.ndarray:
 
 
 def grid_of(model: Model, height: int, width: int, tile: int | None = None) -> Grid:
-    """The grid of a picture. Raises CodecError for tiles that do not fit the model."""
+    """The grid of a picture. Raises CodecError for tiles that do not fit the model, and for endless strips."""
     whole = Grid(model.config, height, width, 1).stride(model.config.L)
     tile = tile or -(-TILE // whole) * whole
     if tile % whole:
         raise CodecError(f"damaged file: tiles of {tile} pixels do not fit a model of stride {whole}")
-    return Grid(model.config, height, width, tile)
+    grid = Grid(model.config, height, width, tile)
+    if math.prod(grid.shape(0)) > 2 * max(height * width, MAX_PIXELS):
+        raise CodecError(f"a picture of {width}x{height} is too long and thin for a model of stride {whole}")
+    return grid
 
 
 def boxed(region: tuple[int, int, int, int] | None, width: int, height: int) -> Box:
