@@ -11,7 +11,8 @@ from nlvc.models.frozen import MEAN_UNITS, SCALE_UNITS
 from nlvc.models.nested import NestedLatentModel, bounded
 
 _LOG_SCALES = np.log(coding.SCALES)
-_LOWEST = -256
+_LOWEST = -512
+"""Below it `bounded` gives the smallest scale, as near as the tables go."""
 
 
 def freeze_model(config: Config, params: dict, crops: np.ndarray) -> dict[str, np.ndarray]:
