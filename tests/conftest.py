@@ -96,7 +96,7 @@ def quickly_compiled():
     import jax
 
     changes = {"jax_disable_most_optimizations": True, "jax_persistent_cache_min_compile_time_secs": 0.0}
-    before = {name: jax.config.read(name) for name in changes}
+    before = {name: jax.config.values[name] for name in changes}
     try:
         for name, value in changes.items():
             jax.config.update(name, value)

@@ -3,7 +3,6 @@
 import copy
 import math
 
-import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,8 +11,14 @@ from PIL import Image
 
 from nlvc import coding, image_codec
 from nlvc.data.planes import PictureError
-from nlvc.image_codec import CodecError, analyse, compress, decompress
+from nlvc.image_codec import CodecError, analyse, compress, decompress, metadata_of
+from nlvc.image_codec.coder import encode, in_units
+from nlvc.image_codec.freezing import scale_indices, top_codec_parameters
+from nlvc.image_codec.model import MAX_SYMBOL
 from nlvc.models import priors
+from nlvc.models.freeze import SCALE_STEP
+from nlvc.models.frozen import LATENT_LIMIT, MEAN_UNITS, SCALE_UNITS
+from nlvc.models.nested import SCALE_MIN, bounded
 
 # Every L, prior, conditional, kind of dims, transform and nonlinearity at least once; `slow` has the whole product.
 PLAIN = {"transform": "plain", "linear_path": False}
@@ -25,10 +30,10 @@ MODELS = {
     5: {"L": 5, "prior": "gaussian", "conditional": "logistic", **PLAIN},
     6: {"L": 6, "prior": "factorized", "dims": "tapered", **PLAIN},
 }
-# The sizes of a row are continued to one size inside, 64 x 64 and so on: each model is compiled only once.
+# The sizes of a row are continued to one size inside, 256 x 256 and so on: each model is compiled only once.
 SMALL = [(1, 1, 3), (17, 33, 3), (64, 64), (33, 17, 4)]
 WIDE = [(1, 300, 3), (40, 257), (64, 319, 4)]
-HIGH = [(65, 64, 3), (128, 63), (100, 1, 4)]
+HIGH = [(257, 64, 3), (300, 63), (320, 1, 4)]
 SIZES = {1: SMALL, 2: SMALL, 3: HIGH, 4: SMALL, 5: WIDE, 6: SMALL}
 
 
@@ -50,21 +55,20 @@ def check_round_trip(model, image):
     if image.shape[2:] == (4,):
         np.testing.assert_array_equal(decoded[:, :, 3], image[:, :, 3])
 
-    header, payload, alpha = coding.unpack(coded.data)
-    height, width = image.shape[:2]
+    file = coding.unpack(coded.data)
+    header, (height, width) = file.header, image.shape[:2]
     assert (header.width, header.height) == (width, height)
     assert header.mode == {(): "L", (3,): "RGB", (4,): "RGBA"}[image.shape[2:]]
     assert header.fingerprint == model.fingerprint
-    assert sum(header.level_bytes) == len(payload)
-    assert header.alpha_bytes == len(alpha)
+    assert header.levels == len(coded.level_bits) == model.config.L
+    assert header.tiles == (1, 1)
+    assert file.chunks.keys() == ({coding.ALPHA} if image.shape[2:] == (4,) else set())
 
-    padded = image_codec.padded_size(height, width)
-    assert tuple(bits.shape for bits in coded.level_bits) == model.config.level_shapes(*padded)
-    ideal = sum(bits.sum() for bits in coded.level_bits) / 8
-    assert ideal <= len(payload) <= 1.001 * ideal + 16
-    assert len(coded.estimated_bits) == len(header.level_bytes) == model.config.L
-    for share, bits in zip(header.level_bytes, coded.level_bits, strict=True):
-        assert share * ideal / len(payload) == pytest.approx(bits.sum() / 8, abs=4)
+    total = math.prod(model.config.level_strides)
+    continued = -(-height // total) * total, -(-width // total) * total
+    assert tuple(bits.shape for bits in coded.level_bits) == model.config.level_shapes(*continued)
+    for (size,), bits in zip(file.sizes, coded.level_bits, strict=True):
+        assert bits.sum() / 8 <= size <= 1.001 * bits.sum() / 8 + 16
     return coded
 
 
@@ -95,31 +99,36 @@ def test_any_small_picture(untrained, height, width, tail, data):
     check_round_trip(untrained(), image)
 
 
-def with_params(model, change):
-    """The same network, compiled once, with other weights: change(name of the part, array) -> array."""
+def disturbed(model, gains=(1, 1), indices=lambda indices: indices, means=lambda means: means):
+    """The same networks with z_1 and z_2 times `gains`, and with other tables and means: nothing is compiled anew."""
     other = copy.copy(model)
-    other._params = jax.tree_util.tree_map_with_path(lambda path, v: change(path[1].key, v), model._params)
+    other._analyse = lambda pixels: np.float32(gains[0]) * model._analyse(pixels)
+    other._analyse_level = lambda level, z: np.float32(gains[1]) * model._analyse_level(level, z)
+
+    def parameters(level, above):
+        mean, index = (np.asarray(part) for part in model._parameters(level, above))
+        return means(mean), indices(index)
+
+    other._parameters = parameters
     return other
 
 
 @settings(max_examples=40)
 @given(
     seed=st.integers(0, 1000),
-    exponents=st.tuples(st.floats(-3, 1.5), st.floats(-3, 30), st.floats(-3, 30)),
-    log_scale=st.floats(-20, 20),
+    exponents=st.tuples(st.floats(-3, 9), st.floats(-3, 9)),
+    shift=st.integers(-63, 63),
+    mean_gain=st.integers(-(2**14), 2**14),
 )
-def test_wild_weights(untrained, seed, exponents, log_scale):
-    """Latents far outside their tables, means and scales far outside their range, pixels beyond float32."""
-    analysis, level, synthesis = (np.float32(10**exponent) for exponent in exponents)
-    gains = {"analysis": analysis, "analysis_basis": analysis, "level_syntheses_0": level, "synthesis": synthesis}
-
-    def change(name, value):
-        if name.startswith("log_scale"):
-            return value + np.float32(log_scale)
-        return value * gains.get(name, np.float32(1))
-
-    model = with_params(untrained(), change)
-    # The bound on the payload tests the escapes: they cost what `ideal_bits` says.
+def test_wild_models(untrained, seed, exponents, shift, mean_gain):
+    """Latents far outside their tables and of what the networks take, means and scales far from the usual ones."""
+    model = disturbed(
+        untrained(),
+        [10**exponent for exponent in exponents],
+        lambda index: np.clip(index + shift, 0, 63),
+        lambda mean: mean * mean_gain,
+    )
+    # The bounds on the streams test the escapes: they cost what `ideal_bits` says.
     try:
         check_round_trip(model, picture(40, 50, 3, seed=seed))
     except CodecError as error:
@@ -127,54 +136,68 @@ def test_wild_weights(untrained, seed, exponents, log_scale):
 
 
 def test_escapes_do_occur(untrained):
-    model = with_params(untrained(), lambda name, v: v * np.float32(1e5 if name == "analysis_basis" else 1))
+    model = disturbed(untrained(), gains=(1e5, 1))
     image = picture(40, 50, 3)
     check_round_trip(model, image)
-    _, codecs, symbols = image_codec.encode(model, image, "RGB", None)
-    codec, values = codecs[0], symbols[0]
-    first, size = codec.tables.first[codec.indices], codec.tables.size[codec.indices]
-    outside = (values < first) | (values >= first + size)
-    assert outside.mean() > 0.2
-    assert np.abs(values).max() > 5000
+    outside, largest = {}, {}
+
+    def observe(level, box, tables, symbols, indices):
+        first, size = tables.first[indices], tables.size[indices]
+        outside[level] = ((symbols < first) | (symbols >= first + size)).mean()
+        largest[level] = np.abs(symbols).max()
+
+    encode(model, image_codec.grid_of(model, 40, 50), image, observe)
+    assert outside[1] > 0.2
+    assert largest[1] > 5000
 
 
 @pytest.mark.parametrize("gain", [1e12, 1e38, math.inf, math.nan])
-def test_latents_that_cannot_be_coded(untrained, gain):
-    model = with_params(untrained(), lambda name, v: v * np.float32(gain) if name.startswith("analysis") else v)
+@pytest.mark.parametrize("level", [1, 2])
+def test_latents_that_cannot_be_coded(untrained, gain, level):
+    model = disturbed(untrained(), gains=(gain, 1) if level == 1 else (1, gain))
     for code in (compress, analyse):
-        with pytest.raises(CodecError, match=r"^z_\d of this photo is not finite or too large"):
+        with pytest.raises(CodecError, match=rf"^z_{level} of this photo is not finite or too large"):
             code(picture(9, 9, 3), model=model)
+
+
+def learned(mean, scale, channels=4):
+    shape = (1, 1, 1, channels)
+    return priors.logistic(np.full(shape, mean, np.float32), np.full(shape, scale, np.float32))
 
 
 @pytest.mark.parametrize("mean", [-1e30, -1e9, 1e6, 1e9, 1e30])
 def test_a_learned_prior_that_ran_away_still_codes(untrained, mean):
-    model = with_params(untrained(L=1, prior="trainable-logistic", **PLAIN), lambda _, v: v)
-    prior = priors.logistic(np.full((1, 1, 1, 4), mean, np.float32), np.ones((1, 1, 1, 4), np.float32))
-    model._top = image_codec.top_codec_parameters(model.config, prior)
-    image = picture(9, 9, 3)
-    code, codecs, _ = image_codec.encode(model, image, "RGB", None)
-    assert decompress(code, model=model).shape == image.shape
-    assert np.all(np.sign(codecs[0].offset) == np.sign(mean))
+    model = copy.copy(untrained(L=1, prior="trainable-logistic", **PLAIN))
+    tables, indices, means = top_codec_parameters(model.config, learned(mean, 1))
+    assert np.all(np.sign(means) == np.sign(mean))
+    model._tables = {**model._tables, "top": tables}
+    model.arrays = {**model.arrays, "top/indices": indices, "top/means": means}
+    check_round_trip(model, picture(9, 9, 3))
 
 
 def test_a_prior_that_is_not_finite_is_refused(untrained):
     config = untrained(L=1, prior="trainable-logistic", **PLAIN).config
-    prior = priors.logistic(np.full((1, 1, 1, 4), np.nan, np.float32), np.ones((1, 1, 1, 4), np.float32))
     with pytest.raises(CodecError, match="not finite"):
-        image_codec.top_codec_parameters(config, prior)
+        top_codec_parameters(config, learned(np.nan, 1))
+
+
+def binned(z, means):
+    """(symbols of z around means in units, z without what binning loses)."""
+    symbols = np.rint(z - means / MEAN_UNITS).astype(np.int32)
+    return symbols, (symbols + means / MEAN_UNITS).astype(np.float32)
 
 
 @pytest.mark.parametrize("prior", [priors.logistic(0.3, 1.0), priors.gaussian(-7.2, 0.2), priors.laplace(100.0, 30.0)])
 def test_the_tables_of_the_prior_cost_what_the_prior_says(untrained, prior):
     config = untrained(L=1, prior="trainable-logistic", **PLAIN).config
     prior = prior.replace(mean=np.full((1, 1, 1, 1), prior.mean), scale=np.full((1, 1, 1, 1), prior.scale))
-    tables, indices, offset = image_codec.top_codec_parameters(config, prior)
-    assert len(tables) == indices.size == offset.size == config.channels
+    tables, indices, means = top_codec_parameters(config, prior)
+    assert len(tables) == indices.size == means.size == config.channels
     rng = np.random.default_rng(0)
     draws = np.asarray(prior.quantile(rng.random((1, 1000, 1, 1), np.float32)), np.float32)[0]
-    symbols = image_codec.bin_latent(draws, offset[:1])
+    symbols, z = binned(draws, means[:1])
     ideal = coding.ideal_bits(tables, symbols, indices[:1]).sum()
-    model = float(np.sum(prior.bits(image_codec.dequantise(symbols, offset[:1])[None])))
+    model = float(np.sum(prior.bits(z[None])))
     assert ideal == pytest.approx(model, rel=0.005, abs=2)
 
 
@@ -189,17 +212,48 @@ def test_escapes_cost_about_what_training_is_told(family, scale):
     np.testing.assert_allclose(told, ideal, atol=4.5 if scale < 20 else 10)
 
 
+LOWEST = -512
+
+
 @pytest.mark.parametrize("family", priors.FAMILIES)
 def test_the_tables_cost_what_the_conditionals_say(family):
-    """The nearest of 64 scales and a mean in sixteenths lose little against the model's own densities."""
+    """A log scale and a mean in sixteenths, and the nearest of 64 scales, lose little against exact densities."""
     rng = np.random.default_rng(0)
-    mean, scale, p = rng.normal(0, 50, 40_000), 256 * 0.0005 ** rng.random(40_000), rng.random(40_000)
-    prior = priors.Prior(family, mean.astype(np.float32), scale.astype(np.float32))
-    indices, offset = map(np.asarray, jax.jit(image_codec.quantise_parameters)(prior))
-    symbols = image_codec.bin_latent(np.asarray(prior.quantile(p.astype(np.float32))), offset)
-    ideal = coding.ideal_bits(coding.scale_tables(family), symbols, indices).sum()
-    model = float(np.sum(np.asarray(jax.jit(priors.Prior.bits)(prior, image_codec.dequantise(symbols, offset)))))
+    mean, p = rng.normal(0, 50, 40_000), rng.random(40_000)
+    log_scale = rng.uniform(np.log(SCALE_MIN) - 1, np.log(250), 40_000)
+    scale = np.asarray(bounded(log_scale.astype(np.float32)))
+    prior = priors.Prior(family, mean.astype(np.float32), scale)
+    units = np.rint((log_scale - np.log(SCALE_MIN)) * SCALE_UNITS / SCALE_STEP).astype(int)
+    symbols, z = binned(np.asarray(prior.quantile(p.astype(np.float32))), np.rint(mean * MEAN_UNITS))
+    ideal = coding.ideal_bits(coding.scale_tables(family), symbols, scale_indices()[units - LOWEST]).sum()
+    model = float(np.sum(np.asarray(prior.bits(z))))
     assert 0.999 * model < ideal < 1.005 * model
+
+
+def test_every_scale_has_the_nearest_table():
+    """The list reaches from where the smallest scale holds to the largest, so whatever is cut to it loses nothing."""
+    indices = scale_indices()
+    assert indices.dtype == np.int32
+    assert np.all(np.diff(indices) >= 0)
+    assert (indices[0], indices[-1]) == (0, len(coding.SCALES) - 1)
+    units = np.arange(len(indices)) + LOWEST
+    scales = np.asarray(bounded(np.log(SCALE_MIN) + units.astype(np.float32) * np.float32(SCALE_STEP / SCALE_UNITS)))
+    distances = np.abs(np.log(coding.SCALES) - np.log(scales[:, None]))
+    np.testing.assert_allclose(distances[np.arange(len(units)), indices], distances.min(1), atol=1e-5)
+
+
+@given(seed=st.integers(0, 1000))
+def test_latents_in_units_are_near_what_was_binned(seed):
+    rng = np.random.default_rng(seed)
+    means = rng.integers(-(1 << 12), 1 << 12, (30, 40), dtype=np.int32)
+    z = rng.normal(0, 300, means.shape)
+    symbols, _ = binned(z, means)
+    units = in_units(symbols, means)
+    assert units.dtype == np.int16
+    assert np.abs(units / MEAN_UNITS - z).max() <= 0.5
+    np.testing.assert_array_equal(binned(units / MEAN_UNITS, means)[0], symbols)
+    far = np.where(means < 0, -MAX_SYMBOL, MAX_SYMBOL)
+    np.testing.assert_array_equal(in_units(far, means), np.where(means < 0, -LATENT_LIMIT, LATENT_LIMIT))
 
 
 def test_grey_is_the_same_with_a_last_axis(untrained):
@@ -266,9 +320,9 @@ def test_pillow_modes_of_more_bits_are_refused(untrained, mode):
         (np.zeros((1, 4, 5, 3), np.uint8), r"shape.* \(1, 4, 5, 3\)"),
         (np.zeros(5, np.uint8), r"shape.* \(5,\)"),
         (np.uint8(5), r"shape.* \(\)"),
-        (np.zeros((0, 5, 3), np.uint8), "1 to 100 million pixels only, got 5x0"),
-        (np.broadcast_to(np.uint8(0), (10_001, 10_000)), "1 to 100 million pixels only, got 10000x10001"),
-        (np.broadcast_to(np.uint8(0), (1, 10**8)), "too long and thin"),
+        (np.zeros((0, 5, 3), np.uint8), "1 to 200,000,000 pixels only, got 5x0"),
+        (np.broadcast_to(np.uint8(0), (20_001, 10_000)), "1 to 200,000,000 pixels only, got 10000x20001"),
+        (np.broadcast_to(np.uint8(0), (1, 10**8)), "100000000x1 is too long and thin"),
     ],
 )
 def test_pictures_that_are_refused(untrained, image, words):
@@ -276,28 +330,49 @@ def test_pictures_that_are_refused(untrained, image, words):
         compress(image, model=untrained())
 
 
-def test_binning_is_the_inverse_of_dequantising():
-    rng = np.random.default_rng(0)
-    offset = rng.integers(-(1 << 12), 1 << 12, (30, 40), dtype=np.int32)
-    z = rng.normal(0, 3000, offset.shape).astype(np.float32)
-    symbols = image_codec.bin_latent(z, offset)
-    assert symbols.dtype == np.int32
-    latent = image_codec.dequantise(symbols, offset)
-    assert np.abs(latent - z).max() <= 0.5 + 1e-3
-    np.testing.assert_array_equal(image_codec.bin_latent(latent, offset), symbols)
-    np.testing.assert_array_equal(latent * image_codec.MEAN_UNITS, symbols * image_codec.MEAN_UNITS + offset)
+@pytest.mark.parametrize(("limit", "fits"), [(34, False), (35, True), (36, True)])
+def test_larger_pictures_than_the_caller_allows(untrained, limit, fits):
+    image, model = picture(5, 7, 3), untrained()
+    code = compress(image, model=model)
+    runs = [(compress, image), (analyse, image), (decompress, code), (image_codec.salvage, code)]
+    for run, what in runs:
+        if fits:
+            run(what, model=model, max_pixels=limit)
+        else:
+            with pytest.raises(CodecError, match="^pictures of 1 to 34 pixels only, got 7x5"):
+                run(what, model=model, max_pixels=limit)
 
 
-def test_parameters_become_the_nearest_integers():
-    scale = np.array([0.0, 1e-9, 0.11, 0.5, 1.0, 77.7, 256.0, 1e9, np.inf, np.nan], np.float32)
-    mean = np.array([0.0, 0.03, 0.04, -0.04, 1.5, -1000.25, 1e9, -1e30, np.inf, np.nan], np.float32)
-    index, offset = (np.asarray(p) for p in image_codec.quantise_parameters(priors.gaussian(mean, scale)))
-    assert index.dtype == offset.dtype == np.int32
-    nearest = np.abs(np.log(coding.SCALES) - np.log(scale[1:8, None])).argmin(1)
-    np.testing.assert_array_equal(index[1:8], nearest)
-    assert index[0] == 0
-    assert index[8] == len(coding.SCALES) - 1
-    assert 0 <= index[9] < len(coding.SCALES)
-    limit = image_codec.MAX_SYMBOL
-    np.testing.assert_array_equal(offset[:9], [0, 0, 1, -1, 24, -16004, limit, -limit, limit])
-    assert abs(int(offset[9])) <= limit
+BLOCKS = {"eXIF": b"Exif\0\0" + bytes(range(256)), "iCCP": b"profile", "xMPP": "<xmp>é</xmp>".encode()}
+
+
+@pytest.mark.parametrize("names", [[], ["eXIF"], ["iCCP", "xMPP"], list(BLOCKS)])
+@pytest.mark.parametrize("shape", [(5, 7, 3), (5, 7, 4)])
+def test_metadata_is_carried_along_byte_by_byte(untrained, names, shape):
+    image, model, metadata = picture(*shape), untrained(), {name: BLOCKS[name] for name in names}
+    plain, code = compress(image, model=model), compress(image, model=model, metadata=metadata)
+    assert metadata_of(code) == metadata
+    assert metadata_of(plain) == {}
+    assert len(code) == len(plain) + sum(4 + (2 if len(b) > 127 else 1) + len(b) + 4 for b in metadata.values())
+    np.testing.assert_array_equal(decompress(code, model=model), decompress(plain, model=model))
+
+
+@pytest.mark.parametrize("name", ["ALPH", "TOCS", "nope"])
+def test_only_metadata_is_metadata(untrained, name):
+    with pytest.raises(ValueError, match="alpha|chunk"):
+        compress(picture(5, 7, 3), model=untrained(), metadata={name: b"x"})
+
+
+@pytest.mark.parametrize("shape", [(20, 30), (20, 30, 3), (20, 30, 4)])
+def test_verifying_gives_the_same_file_or_an_error(untrained, shape, monkeypatch):
+    image, model = picture(*shape), untrained()
+    assert compress(image, model=model, verify=True) == compress(image, model=model)
+
+    def one_off(*arguments, **options):
+        pixels = decompress(*arguments, **options)
+        pixels[7, 3] ^= 1
+        return pixels
+
+    monkeypatch.setattr(image_codec, "decompress", one_off)
+    with pytest.raises(CodecError, match="does not decode to what was encoded"):
+        compress(image, model=model, verify=True)
