@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nlvc import coding, image_codec
 from nlvc.coding import BitstreamError, MessageError
 from nlvc.data.planes import PictureError
-from nlvc.image_codec import CodecError, decompress
+from nlvc.image_codec import CodecError, decompress, salvage
 
 SHAPE = 7, 9, 4
 
@@ -40,14 +40,13 @@ def refused(data, model):
     return text
 
 
-def crafted(file, payload=None, alpha=None, **header):
-    """The file with other contents and a valid checksum; what is not named stays."""
-    old_header, old_payload, old_alpha = coding.unpack(file)
-    payload = old_payload if payload is None else payload
-    alpha = old_alpha if alpha is None else alpha
-    sizes = (len(payload) - len(payload) // 2, len(payload) // 2)
-    sized = old_header._replace(level_bytes=sizes, alpha_bytes=len(alpha))
-    return coding.pack(sized._replace(**header), payload, alpha)
+def crafted(file, streams=None, alpha=None, **header):
+    """The file with other contents and valid checksums; what is not named stays. streams: those of z_1 and z_2."""
+    old = coding.unpack(file)
+    streams = [[old.stream(level, 0)] for level in (1, 2)] if streams is None else [[stream] for stream in streams]
+    chunks = {**old.chunks, coding.ALPHA: alpha} if alpha is not None else old.chunks
+    new = old.header._replace(**header)
+    return coding.pack(new, streams, chunks if new.mode == "RGBA" else {})
 
 
 def test_the_file_itself_is_sound(file, model):
@@ -56,7 +55,7 @@ def test_the_file_itself_is_sound(file, model):
     assert decompress(bytearray(file), model=model).shape == SHAPE
 
 
-@pytest.mark.parametrize("bits", [0x01, 0x10, 0x80, 0xFF])
+@pytest.mark.parametrize("bits", [0x01, 0x10, 0x20, 0x80, 0xFF])
 def test_every_byte_matters(file, model, bits):
     for place in range(len(file)):
         damaged = bytearray(file)
@@ -82,8 +81,9 @@ def test_foreign_files(model, data):
     assert "not an .nlvc file" in refused(data, model)
 
 
-def test_a_newer_version(file, model):
-    assert "newer" in refused(file[:4] + b"\x02" + file[5:], model)
+@pytest.mark.parametrize("version", [0, 2, 255])
+def test_another_version(file, model, version):
+    assert f"version {version}, not 1; update nlvc" in refused(file[:4] + bytes([version]) + file[5:], model)
 
 
 @settings(max_examples=100)
@@ -101,22 +101,54 @@ def test_the_model_of_another_run(file, untrained, model):
 
 @pytest.mark.parametrize("levels", [1, 3, 16])
 def test_another_number_of_levels(file, model, levels):
-    payload = coding.unpack(file)[1]
-    sizes = (len(payload), *[0] * (levels - 1))
-    text = refused(crafted(file, level_bytes=sizes), model)
-    assert f"{levels} levels" in text
-    assert "its model has 2" in text
+    header = coding.unpack(file).header._replace(mode="RGB", levels=levels)
+    assert "levels or lanes are not those of its model" in refused(coding.pack(header, [[b"abcd"]] * levels), model)
+
+
+@pytest.mark.parametrize("lanes", [1, 3, 255])
+def test_another_number_of_lanes(file, model, lanes):
+    assert "levels or lanes are not those of its model" in refused(crafted(file, lanes=lanes), model)
+
+
+@pytest.mark.parametrize("tile", [1, 16, 63, 65, 1000, 65535])
+def test_tiles_that_do_not_fit_the_model(file, model, tile):
+    header = coding.unpack(file).header._replace(mode="RGB", tile=tile)
+    count = header.tiles[0] * header.tiles[1]
+    data = coding.pack(header, [[b""] * count] * 2)
+    assert f"tiles of {tile} pixels do not fit a model of stride 64" in refused(data, model)
 
 
 @pytest.mark.parametrize(
-    ("width", "height"), [(1 << 16, 1 << 15), (10_001, 10_000), (10**8, 1), (1, 10**8), (3, 3 * 10**7), (10**4, 10**4)]
+    ("width", "height", "words"),
+    [
+        (1 << 16, 1 << 15, "1 to 200,000,000 pixels only"),
+        (20_001, 10_000, "1 to 200,000,000 pixels only"),
+        (2 * 10**8, 1, "too long and thin"),
+        (1, 10**8, "too long and thin"),
+        (3, 6 * 10**7, "too long and thin"),
+    ],
 )
-def test_huge_sizes_allocate_nothing_huge(file, model, width, height):
-    header, payload, _ = coding.unpack(file)
-    data = coding.pack(header._replace(width=width, height=height, mode="RGB", alpha_bytes=0), payload)
+def test_sizes_that_are_refused_allocate_nothing_huge(file, model, width, height, words):
+    header = coding.unpack(file).header._replace(width=width, height=height, mode="RGB", tile=1 << 16)
+    count = header.tiles[0] * header.tiles[1]
+    data = coding.pack(header, [[b""] * count] * 2)
     tracemalloc.start()
     try:
-        refused(data, model)
+        assert words in refused(data, model)
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_large_size_needs_a_large_table_of_contents(file, model):
+    header = coding.unpack(file).header._replace(mode="RGB")
+    data = coding.pack(header, [[b""]] * 2)
+    head = coding.pack(header._replace(width=14_000, height=14_000, tile=64), [[b""] * 219**2] * 2)
+    # The long header in front of the short table.
+    cut = head[: head.index(b"TOCS")] + data[data.index(b"TOCS") :]
+    tracemalloc.start()
+    try:
+        assert "table of contents is too short" in refused(cut, model)
         assert tracemalloc.get_traced_memory()[1] < 16 << 20
     finally:
         tracemalloc.stop()
@@ -133,39 +165,53 @@ def outcome(data, model):
     return picture
 
 
-def test_every_bit_of_the_payload(file, model):
+@pytest.mark.parametrize("level", [1, 2])
+def test_every_bit_of_a_stream(file, model, level):
     """The checksum is right each time, so these bits reach the coder and the networks."""
-    payload = coding.unpack(file)[1]
+    streams = [coding.unpack(file).stream(level, 0) for level in (1, 2)]
     outcomes = []
-    for place in range(8 * len(payload)):
-        damaged = bytearray(payload)
+    for place in range(8 * len(streams[level - 1])):
+        damaged = bytearray(streams[level - 1])
         damaged[place // 8] ^= 1 << place % 8
-        outcomes.append(outcome(crafted(file, bytes(damaged)), model))
-    # All but raw bits of escapes, which change one symbol and nothing after it.
+        other = list(streams)
+        other[level - 1] = bytes(damaged)
+        outcomes.append(outcome(crafted(file, other), model))
+    # All but raw bits of escapes, which change one symbol and nothing after it; a change of z_2 spoils z_1, too.
     assert sum(isinstance(text, str) for text in outcomes) > 0.9 * len(outcomes)
 
 
 @settings(max_examples=100)
-@given(payload=st.binary(max_size=400), lanes=st.integers(1, 255))
-@example(payload=b"", lanes=2)
-@example(payload=b"\xff\xff\xff\x7f" * 100, lanes=2)
-@example(payload=b"\xff\xff\xff\x7f" + b"\xff" * 4000, lanes=1)
-@example(payload=b"\0\0\0\x40" * 1000, lanes=1)
-def test_any_payload(file, model, payload, lanes):
-    outcome(crafted(file, payload, lanes=lanes), model)
+@given(streams=st.tuples(*[st.none() | st.binary(max_size=400)] * 2))
+@example(streams=(b"", b""))
+@example(streams=(b"\xff\xff\xff\x7f" * 100, None))
+@example(streams=(None, b"\xff\xff\xff\x7f" * 100))
+@example(streams=(b"\0\0\0\x40" * 1000, None))
+def test_any_streams(file, model, streams):
+    """None: the stream that belongs there."""
+    old = coding.unpack(file)
+    streams = [old.stream(level, 0) if s is None else s for level, s in zip((1, 2), streams, strict=True)]
+    outcome(crafted(file, streams), model)
+    pixels, lost = salvage(crafted(file, streams), model=model)
+    assert pixels.shape == SHAPE
+    assert set(lost) <= {"z_1 of tile 0", "z_2 of tile 0"}
 
 
 @settings(max_examples=30)
-@given(payload=st.binary(min_size=400, max_size=401).filter(lambda b: b[3] < 0x80))
-@example(payload=b"\xff\xff\xff\x7f" + b"\xff" * 4000)
-def test_garbage_symbols_of_a_grey_photo(file, model, payload):
+@given(garbage=st.binary(min_size=400, max_size=401).filter(lambda b: b[3] < 0x80))
+@example(garbage=b"\xff\xff\xff\x7f" + b"\xff" * 4000)
+def test_garbage_symbols_of_a_grey_photo(file, model, garbage):
     """Random words become random symbols, most of them absurd: the networks get them, the coder is left with a rest."""
-    refused(crafted(file, payload[: len(payload) // 4 * 4], alpha=b"", mode="L"), model)
+    z_1 = coding.unpack(file).stream(1, 0)
+    for streams in ([z_1, garbage], [garbage, coding.unpack(file).stream(2, 0)]):
+        refused(crafted(file, [stream[: len(stream) // 4 * 4] for stream in streams], mode="L"), model)
 
 
+@pytest.mark.parametrize("level", [1, 2])
 @pytest.mark.parametrize("more", [bytes(4), b"\xff" * 4, bytes(400)])
-def test_something_is_left_after_the_last_symbol(file, model, more):
-    assert "left after its last symbol" in refused(crafted(file, coding.unpack(file)[1] + more), model)
+def test_something_is_left_after_the_last_symbol(file, model, more, level):
+    streams = [coding.unpack(file).stream(level, 0) for level in (1, 2)]
+    streams[level - 1] += more
+    assert "left after the last symbol" in refused(crafted(file, streams), model)
 
 
 def png_chunk(kind, content):
@@ -230,6 +276,7 @@ def test_damaged_alpha(file, model, data):
     outcome(crafted(file, alpha=alpha[: data.draw(st.integers(0, len(alpha)) | st.just(len(alpha)))]), model)
 
 
-def test_alpha_where_there_must_be_none(file):
-    with pytest.raises(BitstreamError, match="mode RGB cannot have"):
-        crafted(file, mode="RGB")
+def test_alpha_where_there_must_be_none(file, model):
+    data = crafted(file, mode="RGB")
+    with_alpha = data[: data.index(b"TOCS")] + file[file.index(b"ALPH") : file.index(b"TOCS")]
+    assert "alpha do not go together" in refused(with_alpha + data[data.index(b"TOCS") :], model)
