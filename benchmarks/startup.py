@@ -20,19 +20,11 @@ from nlvc.coding import bitstream
 
 
 def example_file(folder: str) -> Path:
-    """Writes a well-formed .nlvc file of a 12-megapixel photo whose payload is zeros; `nlvc info` reads no more."""
-    header = bitstream.Header(
-        version=bitstream.VERSION,
-        width=4000,
-        height=3000,
-        mode="RGB",
-        fingerprint="0123456789abcdef",
-        lanes=1,
-        level_bytes=(500_000, 60_000, 8_000),
-        alpha_bytes=0,
-    )
+    """Writes a well-formed .nlvc file of a 12-megapixel photo whose streams are zeros; `nlvc info` reads no more."""
+    header = bitstream.Header(0, 4000, 3000, "RGB", "0123456789abcdef", lanes=1, levels=3, tile=1024)
+    streams = [[bytes(size)] * 12 for size in (40_000, 5000, 700)]
     path = Path(folder) / "photo.nlvc"
-    path.write_bytes(bitstream.pack(header, bytes(sum(header.level_bytes))))
+    path.write_bytes(bitstream.pack(header, streams))
     return path
 
 

@@ -33,22 +33,13 @@ def test_import_nlvc_is_light(run_python):
 
 
 def test_nlvc_info_is_light(run_python, tmp_path):
-    levels = (300, 20, 4)
-    header = bitstream.Header(
-        version=bitstream.VERSION,
-        width=1234,
-        height=567,
-        mode="RGB",
-        fingerprint="0123456789abcdef",
-        lanes=1,
-        level_bytes=levels,
-        alpha_bytes=0,
-    )
+    header = bitstream.Header(0, 1234, 567, "RGB", "0123456789abcdef", lanes=1, levels=3, tile=1024)
+    streams = [[bytes(size), b"abcd"] for size in (300, 20, 4)]
     path = tmp_path / "photo.nlvc"
-    path.write_bytes(bitstream.pack(header, bytes(sum(levels))))
+    path.write_bytes(bitstream.pack(header, streams, {"iCCP": bytes(77)}))
     done = run_python("-X", "importtime", "-m", "nlvc", "info", path)
     names = imported(done)
-    assert {"1234", "567", "300", header.fingerprint} <= set(re.findall("[0-9a-f]+", done.stdout)), done.stdout
+    assert {"1234", "567", "304", "77", header.fingerprint} <= set(re.findall("[0-9a-f]+", done.stdout)), done.stdout
     assert "nlvc" in names
     assert not names & HEAVY
 

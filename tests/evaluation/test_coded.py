@@ -30,11 +30,11 @@ def test_files_and_rows(untrained, photos, tmp_path):
         assert (row.height, row.width, 3) == photo.shape
         assert row.bytes == len(data)
         assert row.bpp == pytest.approx(8 * len(data) / pixels)
-        assert row.bpp_estimated == pytest.approx(sum(expected.estimated_bits) / pixels)
+        assert row.bpp_estimated == pytest.approx(sum(bits.sum() for bits in expected.level_bits) / pixels)
         assert row.psnr == psnr(photo, decoded)
         assert np.isnan(row.ms_ssim)
         assert len(row.level_bpp) == model.config.L
-        assert sum(row.level_bpp) < row.bpp < sum(row.level_bpp) * 1.001 + 8 * (16 + 40) / pixels
+        assert sum(row.level_bpp) < row.bpp < sum(row.level_bpp) * 1.001 + 8 * (2 * 16 + 60) / pixels
     assert [row.name for row in rows] == ["first", "second"]
     assert not list(tmp_path.rglob("*.tmp"))
 
