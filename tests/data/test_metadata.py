@@ -157,6 +157,16 @@ def test_a_picture_is_upright_wherever_it_passes(format_, orientation):
         np.testing.assert_array_equal(ImageOps.exif_transpose(second), upright)
 
 
+def test_a_tiff_holds_no_places_in_another_file():
+    exif = Image.Exif()
+    exif.get_ifd(IFD.Exif).update({Base.ExposureTime: 0.5, IFD.Interop: {1: "R98"}})
+    assert IFD.Interop in values(exif.tobytes())[1][IFD.Exif]
+    by_pillow = io.BytesIO()
+    PICTURE.save(by_pillow, "TIFF", exif=exif.tobytes())
+    for data in (saved(PICTURE, "TIFF", {EXIF: exif.tobytes()}), by_pillow.getvalue()):
+        assert values(read_metadata(opened(data))[EXIF])[1][IFD.Exif] == {Base.ExposureTime: 0.5}
+
+
 def test_a_tiff_says_nothing_of_how_it_is_stored():
     file = io.BytesIO()
     PICTURE.save(file, "TIFF", compression="tiff_lzw")
