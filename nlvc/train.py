@@ -14,7 +14,7 @@ from tqdm import tqdm
 from nlvc import data
 from nlvc.config import Config, ConfigError
 from nlvc.evaluation import code_photos, table
-from nlvc.files import write_whole
+from nlvc.files import remove_leftovers, write_whole
 from nlvc.image_codec import load
 from nlvc.image_codec.freezing import freeze_model
 from nlvc.models.weights import save_model
@@ -189,6 +189,7 @@ def default_workdir(config: Config) -> str:
 def claim(workdir: Path, config: Config) -> None:
     """Makes the workdir this config's own. Raises ConfigError if it holds a run of another."""
     workdir.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(workdir)
     path = workdir / "config.json"
     if path.exists():
         found = Config.from_json(path.read_text())

@@ -2,11 +2,14 @@
 
 import errno
 import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from nlvc.files import write_whole
+from nlvc.files import remove_leftovers, write_whole
 
 
 def test_writes(tmp_path):
@@ -62,3 +65,67 @@ def test_a_folder_that_is_missing_or_in_the_way(tmp_path):
     with pytest.raises(IsADirectoryError):
         write_whole(tmp_path / "folder", b"x")
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def test_threads_write_names_that_begin_alike(tmp_path):
+    names = [f"{'a long name ' * 10}{number:03}" for number in range(64)]
+
+    def write(name):
+        write_whole(tmp_path / name, name.encode() * 1000)
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(write, names))
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    for name in names:
+        assert (tmp_path / name).read_bytes() == name.encode() * 1000
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from nlvc.files import write_whole
+os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+write_whole(Path(sys.argv[1]), b"half")
+"""
+
+
+@pytest.mark.parametrize("name", ["photo.nlvc", "相" * 80, "two\nlines"])
+def test_what_a_killed_process_has_left_is_removed(tmp_path, name):
+    subprocess.run([sys.executable, "-c", KILLED, tmp_path / name], check=False)
+    [left] = tmp_path.iterdir()
+    assert left.name.startswith(".") and left.name.endswith(".tmp")
+    remove_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_left_over_stays(tmp_path, monkeypatch):
+    """Files of others, and what a process that still runs is about to rename."""
+    for name in (".photo.tmp", ".photo.nlvc.123.tmp", "photo.nlvc", ".a.0123abcd-0123abcd-1.tmp"):
+        (tmp_path / name).write_bytes(b"x")
+    before = {path.name for path in tmp_path.iterdir()}
+    seen = []
+
+    def fsync(_):
+        remove_leftovers(tmp_path)
+        seen.extend({path.name for path in tmp_path.iterdir()} - before)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_whole(tmp_path / "new.nlvc", b"y")
+    assert len(seen) == 1
+    assert {path.name for path in tmp_path.iterdir()} == before | {"new.nlvc"}
+
+
+def test_what_another_computer_has_left_is_removed_later(tmp_path):
+    left = tmp_path / ".photo.nlvc.0123abcd-0123abcd-1.tmp"
+    left.write_bytes(b"half")
+    for age, stays in ((0, True), (3000, True), (4000, False)):
+        os.utime(left, (left.stat().st_atime, left.stat().st_mtime - age))
+        remove_leftovers(tmp_path)
+        assert left.exists() == stays
+        if stays:
+            os.utime(left)
+
+
+def test_a_folder_without_leftovers(tmp_path):
+    remove_leftovers(tmp_path)
+    remove_leftovers(tmp_path / "missing")

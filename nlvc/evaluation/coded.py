@@ -8,7 +8,7 @@ import numpy as np
 
 from nlvc.evaluation.metrics import bits_per_pixel, ms_ssim, psnr
 from nlvc.evaluation.report import Row, save_picture
-from nlvc.files import write_whole
+from nlvc.files import remove_leftovers, write_whole
 from nlvc.image_codec import Model, analyse, decompress
 
 
@@ -25,6 +25,7 @@ def code_photos(
     file does not decode to exactly the encoder's reconstruction.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
     rows, count = [], Counter(Path(name).stem for name in names)
     for photo, name in zip(photos, names, strict=True):
         # Photos of one name in several folders, or with several suffixes, must not share a file.
