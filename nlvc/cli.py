@@ -53,8 +53,8 @@ def build_parser() -> argparse.ArgumentParser:
                         help="model.safetensors, or the workdir of the run that wrote it")  # fmt: skip
     common.add_argument("--force", action="store_true", help="write over outputs that are already there")
     common.add_argument("--strip", action="store_true", help="leave out Exif, colour profile and XMP")
-    common.add_argument("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help="refuse larger pictures")
-    common.add_argument("--jobs", type=int, metavar="N", help="files at a time; default: as cores and memory allow")
+    common.add_argument("--max-pixels", type=positive, default=MAX_PIXELS, metavar="N", help="refuse larger pictures")
+    common.add_argument("--jobs", type=positive, metavar="N", help="files at once; default: as cores and memory allow")
     common.add_argument("--json", action="store_true", help="one JSON object a file on stdout, and one for all")
 
     command = commands.add_parser("compress", parents=[common], help="photos to .nlvc files")
@@ -81,6 +81,13 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("output", metavar="OUT", type=Path, help="model.safetensors")
     command.set_defaults(run=freeze)
     return parser
+
+
+def positive(text: str) -> int:
+    """A number of at least 1."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return int(text)
 
 
 def region(text: str) -> tuple[int, int, int, int]:
@@ -188,7 +195,7 @@ def each(arguments: argparse.Namespace, suffixes, suffix: str, convert: Callable
 
     from tqdm import tqdm
 
-    from nlvc.files import write_whole
+    from nlvc.files import remove_leftovers, write_whole
 
     sources = sources_of(arguments.input, suffixes)
     targets = targets_of(arguments.input, sources, arguments.output, suffix)
@@ -208,14 +215,17 @@ def each(arguments: argparse.Namespace, suffixes, suffix: str, convert: Callable
         facts = {**result.facts, "size": len(result.data)}
         return "written", f"{path} -> {target}: {result.text}", facts, result.warning
 
-    total = sum(path.stat().st_size for path in sources)
-    bar = tqdm(total=total, unit="B", unit_scale=True, disable=len(sources) == 1 or not sys.stderr.isatty())
+    for folder in {target.parent for target in targets.values()}:
+        remove_leftovers(folder)
+    sizes = {path: size_of(path) for path in sources}
+    hidden = len(sources) == 1 or not sys.stderr.isatty()
+    bar = tqdm(total=sum(sizes.values()), unit="B", unit_scale=True, disable=hidden)
     with bar, ThreadPoolExecutor(arguments.jobs or jobs(len(sources))) as pool:
-        running = {pool.submit(work, path): path for path in sources}
         try:
+            running = {pool.submit(work, path): path for path in sources}
             for future in as_completed(running):
                 path = running[future]
-                size = path.stat().st_size
+                size = sizes[path]
                 try:
                     outcome, text, facts, warning = future.result()
                 except (ValueError, OSError, MemoryError, RuntimeError) as error:  # JAX out of memory: RuntimeError
@@ -242,8 +252,16 @@ def each(arguments: argparse.Namespace, suffixes, suffix: str, convert: Callable
     return int(counts["failed"] > 0)
 
 
+def size_of(path: Path) -> int:
+    """Bytes of a file, or 0 if it is gone or was never more than a link to nowhere: that is said where it is read."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 def jobs(files: int) -> int:
-    """Files at a time: as many as there are cores, but no more than a gigabyte each leaves."""
+    """Files at a time: as many as there are cores, and as have four gigabytes of memory each."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 4 << 30
     return max(1, min(files, os.cpu_count() or 1, memory // (4 << 30)))
 
