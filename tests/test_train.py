@@ -1,6 +1,6 @@
 """The loop of `python -m nlvc.train` on a toy model: signals, checkpoints, failures, and every word it says.
 
-What the loop calls (data, Orbax, the journal, the file of weights) is real; test_train_command.py runs the whole.
+What the loop calls (data, Orbax, the journal, the model's file) is real; test_train_command.py runs the whole.
 """
 
 import json
@@ -45,7 +45,7 @@ def toy(monkeypatch, tmp_path):
             result = hooks.get(number, lambda _: None)(params)
             params = result if isinstance(result, dict) else params
             loss = float(result) if isinstance(result, str) else 1.0 / number
-            return TrainState(state.step + 1, params, params, ()), metrics(loss)
+            return TrainState(state.step + 1, params, {"w": -params["w"]}, ()), metrics(loss)
 
         return step
 
@@ -56,6 +56,11 @@ def toy(monkeypatch, tmp_path):
     def abstract_state(_):
         return TrainState(jnp.zeros((), jnp.int32), {"w": jnp.zeros(3)}, {"w": jnp.zeros(3)}, ())
 
+    def freeze_model(config, params, crops):
+        assert crops.shape == (train.FREEZING_CROPS, 256, 256, 3)
+        return {"w": params["w"]}
+
+    monkeypatch.setattr(train, "freeze_model", freeze_model)
     monkeypatch.setattr(train, "make_train_step", make_train_step)
     monkeypatch.setattr(train, "make_validation", lambda *_: lambda ema: metrics(float(ema["w"].sum())))
     monkeypatch.setattr(train, "create_state", create_state)
@@ -151,6 +156,35 @@ def test_a_signal_while_metrics_are_written_saves_the_next_step(toy, tmp_path, c
     assert checkpoints(tmp_path / "run")[-1] == 7
     assert toy() == 0
     assert "resuming at step 7" in capsys.readouterr().out
+
+
+def test_the_running_mean_is_what_is_frozen(toy, tmp_path):
+    assert toy(at={STEPS: lambda _: {"w": jnp.arange(3.0)}}) == 0
+    np.testing.assert_array_equal(weights(tmp_path / "run"), [0, -1, -2])
+
+
+def test_the_newest_checkpoint_can_be_frozen(toy, tmp_path):
+    """Of a run that still trains, or was stopped: in the file of the caller's choice, and the run stays as it is."""
+    run, path = tmp_path / "run", tmp_path / "model.safetensors"
+    assert toy(at={7: raises(signal.SIGTERM), 6: lambda _: {"w": jnp.ones(3)}}) == 143
+    before = snapshot(run)
+    assert train.freeze_run(run, path) == load_model(path)[2]
+    assert load_model(path)[0] == Config.from_json((run / "config.json").read_text())
+    assert np.all(load_model(path)[1]["w"] < -1)
+    assert {p: t for p, t in snapshot(run).items() if p.is_file()} == {p: t for p, t in before.items() if p.is_file()}
+    assert toy() == 0
+    train.freeze_run(run, path)
+    assert path.read_bytes() == (run / "model.safetensors").read_bytes()
+
+
+def test_what_a_killed_run_has_left_is_removed(toy, tmp_path):
+    run = tmp_path / "run"
+    assert toy(at={3: raises(signal.SIGTERM)}) == 143
+    left = run / ".model.safetensors.01234567-01234567-1.tmp"
+    left.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    assert toy() == 0
+    assert not left.exists()
 
 
 def test_a_signal_in_the_last_step_changes_nothing(toy, tmp_path, capsys):
