@@ -1,8 +1,6 @@
 """The conditions under which every test runs, and the few fixtures that several folders share."""
 
-import contextlib
 import functools
-import math
 import os
 import subprocess
 import sys
@@ -60,50 +58,19 @@ def model_file(tmp_path_factory):
 
     Its weights are random numbers of the usual size and depend on `weights_seed` alone.
     """
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
+    from random_models import random_model
 
     from nlvc.config import Config
-    from nlvc.image_codec.freezing import freeze_model
-    from nlvc.models.nested import NestedLatentModel
     from nlvc.models.weights import save_model
 
     @functools.cache
     def make(weights_seed: int = 0, **fields) -> Path:
         config = Config(**{"channels": 4, "filters": 4, "latent_filters": 4, **fields})
-        key, photo = jax.random.key(0), jnp.zeros((1, 64, 64, 3))
-        shapes = jax.eval_shape(NestedLatentModel(config).init, key, photo, key)["params"]
-        rng = np.random.default_rng(weights_seed)
-        params = jax.tree.map(
-            lambda s: rng.normal(0, (s.shape[-1] / s.size) ** 0.5, s.shape).astype(np.float32), shapes
-        )
-        # Inverse GDNs one behind the other would grow without end.
-        params = jax.tree.map_with_path(lambda path, p: p * (0.1 if "gamma" in str(path) else 1), params)
-        side = max(2 * math.prod(config.level_strides), 32)
         path = tmp_path_factory.mktemp("model") / "model.safetensors"
-        with quickly_compiled():
-            arrays = freeze_model(config, params, rng.random((2, side, side, 3), np.float32))
-        save_model(path, config, arrays)
+        save_model(path, config, random_model(config, weights_seed))
         return path
 
     return make
-
-
-@contextlib.contextmanager
-def quickly_compiled():
-    """For programs that run for milliseconds: optimising them takes many seconds."""
-    import jax
-
-    changes = {"jax_disable_most_optimizations": True, "jax_persistent_cache_min_compile_time_secs": 0.0}
-    before = {name: jax.config.values[name] for name in changes}
-    try:
-        for name, value in changes.items():
-            jax.config.update(name, value)
-        yield
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
 
 
 @pytest.fixture(scope="session")
