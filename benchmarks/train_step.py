@@ -18,8 +18,8 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from nlvc.config import PRESETS
 from nlvc.models import layers
+from nlvc.process import keep_freed_memory
 from nlvc.training.loop import create_state, make_train_step
-from nlvc.training.memory import keep_freed_memory
 
 BATCH, SIDE = 8, 2048
 

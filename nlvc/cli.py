@@ -67,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("output", metavar="OUT", nargs="?",
                          help="picture (format by its suffix) or folder; default: PNG beside IN")  # fmt: skip
     command.add_argument("--region", metavar="X,Y,W,H", type=region, help="this part only")
-    command.add_argument("--preview", action="store_true", help="a quick, rough look")
+    command.add_argument("--preview", action="store_true", help="a quick look, an eighth as wide and high")
     command.add_argument("--salvage", action="store_true", help="what is left of a damaged file")
     command.set_defaults(run=decompress)
 
@@ -102,6 +102,7 @@ def compress(arguments: argparse.Namespace) -> int:
     """`nlvc compress IN [OUT] --model PATH`."""
     from nlvc import data, image_codec
 
+    prepare()
     model = image_codec.load(arguments.model)
 
     def convert(source: Path) -> Result:
@@ -123,6 +124,7 @@ def decompress(arguments: argparse.Namespace) -> int:
 
     from nlvc import data, image_codec
 
+    prepare()
     model = image_codec.load(arguments.model)
     to_file = arguments.output and not arguments.input.is_dir() and not is_folder(arguments.output)
     suffix = (Path(arguments.output).suffix if to_file else "") or ".png"
@@ -145,6 +147,14 @@ def decompress(arguments: argparse.Namespace) -> int:
         return Result(file.getvalue(), f"{pixels.shape[1]} x {pixels.shape[0]}", facts, warning)
 
     return each(arguments, {SUFFIX}, suffix, convert)
+
+
+def prepare() -> None:
+    """What pays for a process that codes photos and nothing else."""
+    from nlvc import process
+
+    process.keep_freed_memory()
+    process.keep_programs()
 
 
 def freeze(arguments: argparse.Namespace) -> int:

@@ -18,10 +18,10 @@ from nlvc.files import remove_leftovers, write_whole
 from nlvc.image_codec import load
 from nlvc.image_codec.freezing import freeze_model
 from nlvc.models.weights import save_model
+from nlvc.process import keep_freed_memory
 from nlvc.training.checkpoint import Checkpoints
 from nlvc.training.journal import Journal
 from nlvc.training.loop import TrainState, abstract_state, create_state, make_train_step, make_validation, schedule
-from nlvc.training.memory import keep_freed_memory
 
 START_CROPS, VALIDATION_CROPS, FREEZING_CROPS = 1024, 16, 12
 

@@ -98,6 +98,7 @@ def nlvc(capsys, model_file, load_once, monkeypatch):
     from nlvc import cli, image_codec
 
     monkeypatch.setattr(image_codec, "load", load_once)
+    monkeypatch.setattr(cli, "prepare", lambda: None)
 
     def run(command: str, *arguments: str | os.PathLike) -> tuple[int, str, str]:
         if command in ("compress", "decompress") and "--model" not in arguments:

@@ -5,7 +5,7 @@
     3  training/        evaluation/
     2  image_codec      zoo
     1  coding/          models/         data/  they do not know each other
-    0  config  files
+    0  config  files  folders  process
 """
 
 import ast
@@ -34,6 +34,7 @@ FLOORS = {
     "nlvc.config": 0,
     "nlvc.files": 0,
     "nlvc.folders": 0,
+    "nlvc.process": 0,
 }
 """Wing -> floor. A wing is a folder or a file directly under nlvc/."""
 

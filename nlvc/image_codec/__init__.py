@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from nlvc import coding
 from nlvc.data.planes import decode_alpha, encode_alpha, planes
-from nlvc.image_codec.coder import decode, encode, reconstruct
+from nlvc.image_codec.coder import decode, encode, reconstruct, reduced
 from nlvc.image_codec.model import CodecError, Model, load
 from nlvc.image_codec.tiles import TILE, Box, Grid
+from nlvc.models.frozen import reduction
 
 __all__ = ["Coded", "CodecError", "Model", "analyse", "compress", "decompress", "load", "metadata_of", "salvage"]
 
@@ -122,7 +124,8 @@ def decompress(
     Args:
       model: the one that wrote it, `load`ed or where it lies.
       region: (x, y, width, height) in pixels; only the tiles that it needs are decoded.
-      preview: a quick look without z_1, whose elements take their means.
+      preview: a quick look, smaller by `models.frozen.PREVIEW` in each direction: all levels are decoded, which is
+        little, but one linear map takes the place of the synthesis.
       max_pixels: larger pictures are refused.
 
     Raises:
@@ -167,14 +170,18 @@ def _decode(data, model, region, preview, max_pixels, lost) -> np.ndarray:
     if region is None and lost is None:
         file.check()
     box = boxed(region, header.width, header.height)
-    pixels = in_mode(decode(model, grid, file.stream, box, deepest_only=preview, lost=lost), header.mode)
+    pixels = in_mode(decode(model, grid, file.stream, box, preview=preview, lost=lost), header.mode)
     if header.mode != "RGBA":
         return pixels
     if coding.ALPHA not in file.chunks:
         if lost is not None:
             return np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])
         raise CodecError("damaged file: its alpha plane does not match its checksum")
-    return np.dstack([pixels, box.of(decode_alpha(file.chunks[coding.ALPHA], header.width, header.height))])
+    alpha = decode_alpha(file.chunks[coding.ALPHA], header.width, header.height)
+    if preview:
+        by = reduction(model.config)
+        alpha, box = np.asarray(Image.fromarray(alpha).reduce(by)), reduced(box, by)
+    return np.dstack([pixels, box.of(alpha)])
 
 
 def grid_of(model: Model, height: int, width: int, tile: int | None = None) -> Grid:

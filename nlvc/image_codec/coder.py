@@ -13,7 +13,7 @@ import numpy as np
 from nlvc import coding
 from nlvc.image_codec.model import CodecError, Model
 from nlvc.image_codec.tiles import Box, Grid
-from nlvc.models.frozen import LATENT_LIMIT, MEAN_UNITS, level_margins, synthesis_margins
+from nlvc.models.frozen import LATENT_LIMIT, MEAN_UNITS, level_margins, reduction, synthesis_margins
 
 Observer = Callable[[int, Box, coding.Tables, np.ndarray, np.ndarray], None]
 
@@ -59,13 +59,13 @@ def decode(
     stream: Callable[[int, int], bytes],
     region: Box,
     *,
-    deepest_only: bool = False,
+    preview: bool = False,
     lost: set[tuple[int, int]] | None = None,
 ) -> np.ndarray:
     """The pixels of a region, uint8 (h, w, 3). stream(level, tile) gives the messages; only what is needed is read.
 
     Args:
-      deepest_only: every element of z_1 takes its mean, for a quick look.
+      preview: the region in small, ceil(side / r) for the model's `reduction` r, without the synthesis.
       lost: if given, a damaged message costs only its tile, and those that look into it: their elements take their
         means, and their (level, tile) is added to this set.
 
@@ -89,8 +89,6 @@ def decode(
             box = grid.box(level, tile)
             tables, indices, means = model.conditional(grid, level, above, box)
             box.of(units)[:] = in_units(0, means)
-            if deepest_only and level == 1 < config.L:
-                return
             try:
                 if lost is not None and level < config.L:
                     below = Box(*(side // config.level_strides[level] for side in box))
@@ -105,7 +103,7 @@ def decode(
 
         each(code, needed[level])
         above = units
-    return reconstruct(model, grid, above, region)
+    return reconstruct(model, grid, above, region, preview)
 
 
 def pop(data: bytes, tables: coding.Tables, indices: np.ndarray) -> np.ndarray:
@@ -116,9 +114,12 @@ def pop(data: bytes, tables: coding.Tables, indices: np.ndarray) -> np.ndarray:
     return symbols
 
 
-def reconstruct(model: Model, grid: Grid, z: np.ndarray, region: Box) -> np.ndarray:
-    """uint8 (h, w, 3) of a region of the picture, from z_1 in units."""
-    out, stride = np.empty((region.height, region.width, 3), np.uint8), model.config.level_strides[0]
+def reconstruct(model: Model, grid: Grid, z: np.ndarray, region: Box, preview: bool = False) -> np.ndarray:
+    """uint8 (h, w, 3) of a region of the picture, from z_1 in units; or a preview of it."""
+    stride, draw_box = model.config.level_strides[0], model.preview if preview else model.synthesise
+    if preview:
+        stride, region = stride // reduction(model.config), reduced(region, reduction(model.config))
+    out = np.empty((region.height, region.width, 3), np.uint8)
 
     def draw(tile):
         box = grid.box(1, tile)
@@ -126,7 +127,7 @@ def reconstruct(model: Model, grid: Grid, z: np.ndarray, region: Box) -> np.ndar
         top, left = max(place.top, region.top), max(place.left, region.left)
         bottom = min(place.top + place.height, region.top + region.height)
         right = min(place.left + place.width, region.left + region.width)
-        pixels = model.synthesise(grid, z, box)
+        pixels = draw_box(grid, z, box)
         part = pixels[top - place.top : bottom - place.top, left - place.left : right - place.left]
         out[top - region.top : bottom - region.top, left - region.left : right - region.left] = part
 
@@ -134,6 +135,13 @@ def reconstruct(model: Model, grid: Grid, z: np.ndarray, region: Box) -> np.ndar
     bottom, right = -(-(region.top + region.height) // stride), -(-(region.left + region.width) // stride)
     each(draw, grid.touched(1, [Box(top, left, bottom - top, right - left)], 0))
     return out
+
+
+def reduced(region: Box, by: int) -> Box:
+    """The pixels of a reduced picture that show a region, all or in part."""
+    top, left = region.top // by, region.left // by
+    bottom, right = -(-(region.top + region.height) // by), -(-(region.left + region.width) // by)
+    return Box(top, left, bottom - top, right - left)
 
 
 def in_units(symbols, means: np.ndarray) -> np.ndarray:

@@ -20,38 +20,60 @@ class CodecError(ValueError):
     """A picture that cannot be coded, or a file that cannot be decoded: one line that says why and what to do."""
 
 
+# Weights are arguments, so that one program, compiled once and kept in JAX's cache, serves all models of a shape.
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def analyse(config: Config, margin: int, weights: dict, pixels: jax.Array) -> jax.Array:
+    """uint8 pixels with a margin -> z_1 in bins."""
+    return inference.analysis(weights, config, pixels.astype(jnp.float32) / 255, margin)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def analyse_level(config: Config, level: int, margin: int, weights: dict, z: jax.Array) -> jax.Array:
+    """z_level in bins with a margin -> z_{level+1}."""
+    return inference.level_analysis(weights, config, level, z, margin)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def parameters(config: Config, level: int, weights: dict, lowest: jax.Array, index: jax.Array, above: jax.Array):
+    """z_{level+1} in units with a margin -> (means in units, indices of tables) of z_level."""
+    above = above.astype(jnp.int32)
+    mean, scale = frozen.level_parameters(
+        config, level, *frozen.level_synthesis(frozen.Exact(weights), config, level, above)
+    )
+    return mean, jnp.take(index, jnp.clip(scale - lowest[0], 0, len(index) - 1))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def synthesise(config: Config, weights: dict, z: jax.Array) -> jax.Array:
+    """z_1 in units with a margin -> uint8 pixels."""
+    return frozen.pixels(config, *frozen.synthesis(frozen.Exact(weights), config, z.astype(jnp.int32)))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def preview(config: Config, weights: dict, z: jax.Array) -> jax.Array:
+    """z_1 in units -> uint8 pixels of a small picture."""
+    return frozen.preview(frozen.Exact(weights), config, z.astype(jnp.int32))
+
+
 class Model:
     """Made by `load`, or from a config, the arrays of `freeze` and a fingerprint."""
 
     def __init__(self, config: Config, arrays: dict[str, np.ndarray], fingerprint: str):
         self.config, self.fingerprint, self.arrays = config, fingerprint, arrays
-        encoder = nested(part(arrays, "encoder"))
-        self._margins = [inference.margins(config, level) for level in range(config.L)]
-
-        @jax.jit
-        def analyse(pixels):
-            x = pixels.astype(jnp.float32) / 255
-            return inference.analysis(encoder, config, x, self._margins[0])
-
-        @functools.partial(jax.jit, static_argnums=0)
-        def analyse_level(level, z):
-            return inference.level_analysis(encoder, config, level, z, self._margins[level])
-
-        lowest, index = int(arrays["tables/lowest"][0]), arrays["tables/index"]
-
-        @functools.partial(jax.jit, static_argnums=0)
-        def parameters(level, above):
-            a = frozen.Exact(part(arrays, f"decoder/level_{level}"))
-            mean, scale = frozen.level_parameters(config, level, *frozen.level_synthesis(a, config, level, above))
-            return mean, jnp.take(jnp.asarray(index), jnp.clip(scale - lowest, 0, len(index) - 1))
-
-        @jax.jit
-        def synthesise(z):
-            a = frozen.Exact(part(arrays, "decoder/synthesis"))
-            return frozen.pixels(config, *frozen.synthesis(a, config, z))
-
-        self._analyse, self._analyse_level = analyse, analyse_level
-        self._parameters, self._synthesise = parameters, synthesise
+        encoder = {name: values.astype(np.float32) for name, values in part(arrays, "encoder").items()}
+        encoder, decoder = nested(jax.device_put(encoder)), jax.device_put(part(arrays, "decoder"))
+        networks = {name: part(decoder, name) for name in {name.split("/")[0] for name in decoder}}
+        lowest, index = (jnp.asarray(arrays[f"tables/{name}"]) for name in ("lowest", "index"))
+        margins = self._margins = [inference.margins(config, level) for level in range(config.L)]
+        self._analyse = lambda pixels: analyse(config, margins[0], encoder, pixels)
+        self._analyse_level = lambda level, z: analyse_level(config, level, margins[level], encoder, z)
+        self._parameters = lambda level, above: parameters(
+            config, level, networks[f"level_{level}"], lowest, index, above
+        )
+        self._synthesise = lambda z: synthesise(config, networks["synthesis"], z)
+        self._preview = lambda z: preview(config, networks["preview"], z)
         self._tables = {name: coding.Tables(**part(arrays, f"tables/{name}")) for name in ("top", "levels")}
 
     def __repr__(self) -> str:
@@ -76,7 +98,7 @@ class Model:
         stride = self.config.level_strides[level]
         whole = grid.compiled(Box(*(side // stride for side in box)), level + 1)
         margin, _ = frozen.level_margins(self.config, level)
-        means, indices = self._parameters(level, around(above, whole, margin).astype(np.int32))
+        means, indices = self._parameters(level, around(above, whole, margin))
         means, indices = (np.asarray(v)[0, : box.height, : box.width] for v in (means, indices))
         return self._tables["levels"], indices, means
 
@@ -84,7 +106,13 @@ class Model:
         """uint8 (stride h, stride w, 3) of a box of z_1, given all of z_1 in units."""
         margin, _ = frozen.synthesis_margins(self.config)
         whole, stride = grid.compiled(box, 1), self.config.level_strides[0]
-        pixels = self._synthesise(around(z, whole, margin).astype(np.int32))
+        pixels = self._synthesise(around(z, whole, margin))
+        return np.asarray(pixels)[0, : stride * box.height, : stride * box.width]
+
+    def preview(self, grid: Grid, z: np.ndarray, box: Box) -> np.ndarray:
+        """`synthesise` in small: each side shorter by `frozen.reduction`."""
+        stride = self.config.level_strides[0] // frozen.reduction(self.config)
+        pixels = self._preview(around(z, grid.compiled(box, 1), 0))
         return np.asarray(pixels)[0, : stride * box.height, : stride * box.width]
 
 

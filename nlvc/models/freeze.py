@@ -1,219 +1,32 @@
 """A trained model to a frozen one: ranges measured on photos, weights in int8, the rest integer scales and tables."""
 
-import functools
 import math
 
 import jax
 import numpy as np
 
 from nlvc.config import Config
-from nlvc.models import inference, integer
+from nlvc.models import inference
+from nlvc.models.calibration import Calibrator, Freezer
 from nlvc.models.energy import UNIT
 from nlvc.models.frozen import (
     LATENT_LIMIT,
     MEAN_UNITS,
     PIXEL_UNITS,
-    ROOTS,
     SCALE_UNITS,
-    STREAM_LIMIT,
     Exact,
-    crop,
     level_margins,
     level_parameters,
     level_synthesis,
+    reduction,
     synthesis,
     synthesis_margins,
 )
-from nlvc.models.layers import depth_to_space
+from nlvc.models.layers import space_to_depth
 from nlvc.models.nested import SCALE_MAX, SCALE_MIN, spread
 from nlvc.models.transforms import ZERO_UNIT
 
 SCALE_STEP = math.log(SCALE_MAX / SCALE_MIN) / 63
-
-
-GELU_FLOOR = -4.0
-"""Below it GELU is 0 to within a ten-thousandth."""
-
-
-class Calibrator:
-    """The steps of a network in float, with a Flax network's weights, keeping the range of each pre-activation.
-
-    NumPy, but for convolutions and GELU: JAX would compile every small step for every shape.
-
-    weights: {"Conv_0": {"kernel": ..., "bias": ...}, ..., "energy": ...}; entry: what a unit of each latent is for the
-    network, (C,); unit: what the outputs of `finish` and `linear` are counted in, by step, (C,).
-    """
-
-    def __init__(self, weights: dict, entry: np.ndarray, unit: dict[str, np.ndarray], gdn: bool = False):
-        self.weights, self.entry, self.unit, self._gdn = weights, entry, unit, gdn
-        self.ranges: dict[str, tuple[float, float]] = {}
-
-    def enter(self, name, z):
-        return np.asarray(z, np.float32) * row(self.entry)
-
-    def convolve(self, name, x, block=1):
-        x = self._convolve(name, x, block)
-        self._note(name, x)
-        return x
-
-    def _note(self, name, x, linear=False):
-        low, high = map(float, np.quantile(x, [1e-5, 1 - 1e-5]))
-        if self._gdn and not linear:
-            high = max(-low, high)
-            low = -high * 128 / 127
-        elif not linear:
-            low = max(low, GELU_FLOOR)
-        self.ranges[name] = low, max(high, low + 1e-3)
-
-    def _convolve(self, name, x, block=1):
-        kernel, bias = (np.asarray(self.weights[name][field], np.float32) for field in ("kernel", "bias"))
-        return np.asarray(convolved(x, kernel, bias, block))
-
-    def widen(self, name, stream, x, block=1):
-        return self._stream(stream, self._convolve(name, x, block))
-
-    def add(self, stream, x, y):
-        return self._stream(stream, crop(x, 2) + y)
-
-    def _stream(self, name, x):
-        _, most = self.ranges.get(name, (0.0, 1e-3))
-        self.ranges[name] = 0.0, max(most, float(np.abs(x).max()))
-        return x
-
-    def narrow(self, name, stream):
-        self._note(name, stream, linear=name.endswith("leave"))
-        return stream
-
-    def normalise(self, name, x):
-        beta, gamma = (np.asarray(self.weights[name][field], np.float32) for field in ("beta", "gamma"))
-        power = np.dot(x * x, gamma) + row(beta)
-        x = x * np.sqrt(power)
-        self.ranges[name] = float(power.max()), float(np.quantile(np.abs(x), 1 - 1e-5))
-        return x
-
-    def activate(self, name, x):
-        return np.asarray(function_of(name)(x))
-
-    def finish(self, name, x):
-        return self._convolve(name, x) / row(self.unit[name])
-
-    def linear(self, name, z):
-        return np.dot(np.asarray(z, np.float32), np.asarray(self.weights[name], np.float32)) / row(self.unit[name])
-
-
-def function_of(name: str):
-    """What a step's table computes: nothing where a stream only becomes narrow for the next convolution."""
-    return (lambda x: x) if name.endswith("leave") else gelu
-
-
-gelu = jax.jit(jax.nn.gelu)
-
-
-@functools.partial(jax.jit, static_argnames="block")
-def convolved(x: jax.Array, kernel: jax.Array, bias: jax.Array, block: int) -> jax.Array:
-    """A float convolution without borders, after depth-to-space."""
-    x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    return depth_to_space(x + bias.reshape(1, 1, 1, -1), block)
-
-
-def row(values) -> np.ndarray:
-    """(C,) -> float32 (1, 1, 1, C)."""
-    return np.asarray(values, np.float32).reshape(1, 1, 1, -1)
-
-
-class Freezer:
-    """The same steps once more: they move nothing but the scale and the zero of the activations, and write arrays."""
-
-    def __init__(self, calibrator: Calibrator):
-        self._float, self.arrays = calibrator, {}
-
-    def _write(self, name: str, **arrays) -> None:
-        self.arrays.update({f"{name}/{field}": np.asarray(value) for field, value in arrays.items()})
-
-    def enter(self, name, _):
-        """Activations of 1/16 of what is usual, so that eight times the usual fits."""
-        step = 1 / 16
-        self._write(name, **integer.scale(self._float.entry / step, 127)._asdict())
-        return step, 0
-
-    def _weights(self, name, incoming, unit, constant, reach):
-        """Kernel, bias and Scale from activations (step, zero) to outputs in units, plus a constant in units."""
-        step, zero = incoming
-        kernel = np.asarray(self._float.weights[name]["kernel"], np.float64)
-        bias = np.asarray(self._float.weights[name]["bias"], np.float64) / unit + constant
-        ratio = np.maximum(np.abs(kernel).max(axis=(0, 1, 2)) / 127 * step / unit, np.abs(bias) / 2.0**26 + 1e-9)
-        kernel = np.rint(kernel * step / unit / ratio).astype(np.int8)
-        bias = np.rint(bias / ratio) - zero * kernel.sum(axis=(0, 1, 2), dtype=np.int64)
-        integer.check_accumulators(name, kernel, 128, bias)
-        self._write(name, kernel=kernel, bias=bias.astype(np.int32), **integer.scale(ratio, reach)._asdict())
-
-    def convolve(self, name, x, block=1):
-        low, high = self._float.ranges[name]
-        step = (high - low) / 255
-        features = self._float.weights[name]["bias"].shape[0]
-        self._weights(name, x, np.full(features, step), np.full(features, -low / step - 128), 128)
-        return low, step
-
-    def activate(self, name, x):
-        low, step = x
-        values = np.asarray(function_of(name)(low + step * np.arange(256)), np.float64)
-        least, most = min(values.min(), 0.0), max(values.max(), 1e-3)
-        step = (most - least) / 255
-        zero = int(np.rint(-least / step)) - 128
-        self._write(name, table=np.clip(np.rint(values / step) + zero, -128, 127).astype(np.int8))
-        return step, zero
-
-    def normalise(self, name, x):
-        _, step = x
-        most_power, most = self._float.ranges[name]
-        beta, gamma = (np.asarray(self._float.weights[name][n], np.float64) for n in ("beta", "gamma"))
-        # Powers in units of step^2 times the weights' own.
-        ratio = np.maximum(np.maximum(gamma.max(axis=0) / 127, beta / step**2 / 2.0**26), 1e-12) * step**2
-        weights, bias = np.rint(gamma * step**2 / ratio).astype(np.int8), np.rint(beta / ratio)
-        integer.check_accumulators(name, weights, 127**2, bias)
-        power_step = 1.25 * most_power / (ROOTS - 1)
-        power = integer.scale(ratio / power_step, ROOTS)._asdict()
-        roots = np.sqrt(power_step * np.arange(ROOTS))
-        root_step = roots[-1] / 32767
-        out = max(most, 1e-3) / 127
-        self._write(f"{name}/power", **power)
-        self._write(name, gamma=weights, beta=bias.astype(np.int32), root=np.rint(roots / root_step).astype(np.int16),
-                    **integer.scale(np.array([step * root_step / out]), 127)._asdict())  # fmt: skip
-        return out, 0
-
-    def finish(self, name, x):
-        unit = self._float.unit[name]
-        self._weights(name, x, unit, np.zeros(len(unit)), 1 << 14)
-
-    def widen(self, name, stream, x, block=1):
-        # One unit for the whole stream, with room for twice of what was seen.
-        unit = self._float.ranges[stream][1] * 2 / STREAM_LIMIT
-        features = self._float.weights[name]["bias"].shape[0]
-        self._weights(name, x, np.full(features, unit), np.zeros(features), STREAM_LIMIT)
-        return unit
-
-    def add(self, stream, x, y):
-        return x
-
-    def narrow(self, name, unit):
-        low, high = self._float.ranges[name]
-        step = (high - low) / 255
-        ratio = np.array([unit / step])
-        bias = np.rint((-low / step - 128) / ratio).astype(np.int32)
-        self._write(name, bias=bias, **integer.scale(ratio, 128)._asdict())
-        return low, step
-
-    def linear(self, name, _):
-        unit, largest = self._float.unit[name], self._float.unit[f"{name}/largest"]
-        weights = np.asarray(self._float.weights[name], np.float64) / unit
-        # As many bits as int16 has and as sums of the largest latents leave.
-        sums, most = (np.abs(weights) * largest[:, None]).sum(axis=0), np.abs(weights).max(axis=0)
-        ratio = np.maximum(np.maximum(sums / 2.0**29.9, most / 32000), 1e-12)
-        weights = np.rint(weights / ratio).astype(np.int32)
-        integer.check_accumulators(name, weights, largest)
-        high, low = integer.limbs(weights)
-        limbs = {"high": high, "low": low, "largest": largest.astype(np.int32)}
-        self._write(name, **limbs, **integer.scale(ratio, 1 << 14)._asdict())
 
 
 def freeze_level(config: Config, params: dict, level: int, above: np.ndarray) -> dict[str, np.ndarray]:
@@ -270,6 +83,22 @@ def freeze_synthesis(config: Config, params: dict, gain: float, z: np.ndarray) -
     return freezer.arrays
 
 
+def freeze_preview(config: Config, z: np.ndarray, crops: np.ndarray) -> dict[str, np.ndarray]:
+    """The arrays of `frozen.preview`: the linear map of z_1 in units that fits the reduced crops best."""
+    reduced = np.asarray(space_to_depth(crops, reduction(config)), np.float64)
+    reduced = reduced.reshape(*reduced.shape[:3], -1, 3).mean(axis=3) - 0.5
+    wanted = np.asarray(space_to_depth(reduced, config.level_strides[0] // reduction(config)))
+    z = z.reshape(-1, z.shape[-1]).astype(np.float64)
+    # A ridge of a quarter of a bin: elements that are nearly always 0 stay out of it.
+    square = z.T @ z + len(z) * (MEAN_UNITS / 4) ** 2 * np.eye(z.shape[1])
+    weights = np.linalg.solve(square, z.T @ wanted.reshape(len(z), -1))
+    most = np.minimum(2 * np.abs(z).max(axis=0) + MEAN_UNITS, LATENT_LIMIT)
+    unit = {"map": np.full(weights.shape[1], 1 / (255 * PIXEL_UNITS)), "map/largest": most}
+    freezer = Freezer(Calibrator({"map": weights}, None, unit))
+    freezer.linear("map", None)
+    return freezer.arrays
+
+
 def flat(params: dict, prefix: str = "") -> dict:
     """{"Residual_0": {"Conv_0": layer}} -> {"Residual_0/Conv_0": layer}."""
     found = {}
@@ -295,7 +124,7 @@ def freeze(config: Config, params: dict, gain: float, top: np.ndarray, crops: np
         margin = inference.margins(config, level)
         run = jax.jit(lambda z, n=level, m=margin: inference.level_analysis(encoder, config, n, z, m))
         latents.append(np.asarray(run(around(latents[-1], margin))))
-    arrays = {f"encoder/{name}": value for name, value in flatten(encoder).items()}
+    arrays = {f"encoder/{name}": halved(value) for name, value in flatten(encoder).items()}
     means, units = np.reshape(top, (1, 1, 1, -1)), None
     for level in range(config.L, 0, -1):
         if level < config.L:
@@ -306,8 +135,12 @@ def freeze(config: Config, params: dict, gain: float, top: np.ndarray, crops: np
         z = latents[level - 1]
         units = np.clip(np.rint(z - means / MEAN_UNITS) * MEAN_UNITS + means, -LATENT_LIMIT, LATENT_LIMIT)
         units = units.astype(np.int32)
-    network = freeze_synthesis(config, params, gain, around(units, synthesis_margins(config)[0]))
-    arrays.update({f"decoder/synthesis/{name}": value for name, value in network.items()})
+    networks = {
+        "synthesis": freeze_synthesis(config, params, gain, around(units, synthesis_margins(config)[0])),
+        "preview": freeze_preview(config, units, crops),
+    }
+    for network, members in networks.items():
+        arrays.update({f"decoder/{network}/{name}": value for name, value in members.items()})
     return arrays
 
 
@@ -315,6 +148,12 @@ def level_means(config: Config, level: int, arrays: dict, above: np.ndarray) -> 
     """Means of p(z_level | z_{level+1}) in units, by the frozen network."""
     run = jax.jit(lambda z: level_parameters(config, level, *level_synthesis(Exact(arrays), config, level, z)))
     return np.asarray(run(above)[0])
+
+
+def halved(values: np.ndarray) -> np.ndarray:
+    """Matrices and kernels in float16 where their range allows: half of the file, and an encoder may round."""
+    fits = values.ndim > 1 and 1e-3 < np.abs(values).max() < 1e4
+    return values.astype(np.float16) if fits else values
 
 
 def around(x: np.ndarray, margin: int) -> np.ndarray:

@@ -36,6 +36,8 @@ ROOTS = 1 << 12
 """Entries of the table of square roots in an inverse GDN."""
 STREAM_LIMIT = 1 << 15
 """Largest value that leaves the stream of a residual block."""
+PREVIEW = 8
+"""A preview is smaller by this factor, or by the stride of z_1 if that is less."""
 
 
 class Arithmetic(Protocol):
@@ -151,6 +153,21 @@ def pixels(config: Config, network, linear):
     x = depth_to_space(crop(network, left), stages(config.transform, config.level_strides[0])[0])
     if linear is not None:
         x = x + depth_to_space(crop(linear, margin), config.level_strides[0])
+    return to_uint8(x)
+
+
+def reduction(config: Config) -> int:
+    """Pixels, in each direction, of one pixel of a preview."""
+    return min(PREVIEW, config.level_strides[0])
+
+
+def preview(a: Arithmetic, config: Config, z):
+    """z_1 in units, without a margin -> a small picture by one linear map, uint8."""
+    return to_uint8(depth_to_space(a.linear("map", z), config.level_strides[0] // reduction(config)))
+
+
+def to_uint8(x):
+    """Grey levels above the middle, in units -> uint8."""
     # Half of white, and half a grey level before the shift.
     x = (x + (PIXEL_UNITS * 255 + PIXEL_UNITS) // 2) >> (PIXEL_UNITS.bit_length() - 1)
     return x.clip(0, 255).astype(np.uint8)

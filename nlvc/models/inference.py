@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from nlvc.config import Config
-from nlvc.models.layers import log_energy, space_to_depth, stages
+from nlvc.models.layers import convolve_inside, log_energy, space_to_depth, stages
 
 Weights = dict
 """Nested dict of float32 arrays, as Flax names them, with every constant multiplied in (`models.freeze`)."""
@@ -32,7 +32,7 @@ class Tile:
 
     def convolved(self, layer: Weights) -> "Tile":
         kernel = layer["kernel"]
-        x = lax.conv_general_dilated(self.x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        x = convolve_inside(self.x, kernel, as_dot=jax.default_backend() == "cpu")
         return Tile(x + layer["bias"].reshape(1, 1, 1, -1), self.margin - kernel.shape[0] // 2)
 
     def mapped(self, function) -> "Tile":

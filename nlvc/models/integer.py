@@ -11,9 +11,12 @@ half a unit before a shift, still fits in int32.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+
+from nlvc.models.layers import convolve_inside
 
 ACCUMULATOR_LIMIT = 1 << 30
 _MULTIPLIER_BITS = 15
@@ -70,11 +73,12 @@ def lookup(x: Array, table: Array) -> Array:
 
 
 def convolve(x: Array, kernel: np.ndarray, bias: np.ndarray) -> Array:
-    """int8 (B, H, W, C) * int8 (k, k, C, C') + int32 (C',) -> int32 (B, H-k+1, W-k+1, C')."""
-    sums = lax.conv_general_dilated(
-        x, jnp.asarray(kernel), (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        preferred_element_type=jnp.int32,
-    )  # fmt: skip
+    """int8 (B, H, W, C) * int8 (k, k, C, C') + int32 (C',) -> int32 (B, H-k+1, W-k+1, C').
+
+    CPUs convolve integers; GPUs refuse to, but multiply matrices of them.
+    """
+    as_dot = jax.default_backend() != "cpu"
+    sums = convolve_inside(x, jnp.asarray(kernel), as_dot=as_dot, dtype=jnp.int32)
     return sums + jnp.asarray(bias).reshape(1, 1, 1, -1)
 
 

@@ -14,7 +14,6 @@ ENERGY_FLOOR = 0.125
 """Standard deviation, in bins, below which an element is nearly always 0 and its energy says nothing."""
 
 
-
 def space_to_depth(x: Array, block: int) -> Array:
     """(B, H, W, C) -> (B, H/block, W/block, block^2 C); H and W must be multiples of block."""
     batch, height, width, channels = x.shape
@@ -45,6 +44,24 @@ def convolve(x: Array, kernel: Array) -> Array:
     if jax.default_backend() == "cpu":
         return convolve_as_dot(x, kernel)
     return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def convolve_inside(x: Array, kernel: Array, *, as_dot: bool, dtype=None) -> Array:
+    """(B, H, W, C) * (k, k, C, C') -> (B, H-k+1, W-k+1, C') of dtype, only where all neighbours are known.
+
+    as_dot: by one matrix product as in `convolve_as_dot`, without a gradient of its own; or the native convolution.
+    """
+    size, _, channels, features = kernel.shape
+    if not as_dot or size == 1:
+        return lax.conv_general_dilated(
+            x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"), preferred_element_type=dtype
+        )
+    height, width = x.shape[1] - size + 1, x.shape[2] - size + 1
+    columns = jnp.concatenate([x[:, :, shift : shift + width] for shift in range(size)], axis=-1)
+    matrix = kernel.transpose(1, 2, 0, 3).reshape(size * channels, size * features)
+    rows = jnp.dot(lax.optimization_barrier(columns), matrix, preferred_element_type=dtype)
+    parts = jnp.split(rows, size, axis=-1)
+    return sum(part[:, shift : shift + height] for shift, part in enumerate(parts))
 
 
 @jax.custom_vjp

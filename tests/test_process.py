@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from nlvc.training.memory import keep_freed_memory
+from nlvc.process import keep_freed_memory
 
 
 @pytest.fixture
@@ -41,6 +41,6 @@ def test_another_system_is_left_alone(asked, monkeypatch, platform):
 
 
 def test_the_real_allocator_takes_it(run_python):
-    program = "from nlvc.training.memory import keep_freed_memory; keep_freed_memory(); print(len(bytes(1 << 26)))"
+    program = "from nlvc.process import keep_freed_memory; keep_freed_memory(); print(len(bytes(1 << 26)))"
     done = run_python("-c", program)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, str(1 << 26), "")
