@@ -45,8 +45,7 @@ def encode(model: Model, grid: Grid, pixels: np.ndarray, observe: Observer | Non
             box.of(units)[:] = in_units(symbols, means)
             if observe:
                 observe(level, box, tables, symbols, indices)
-            message = coding.indexed(tables, indices).push(coding.empty_message(coding.LANES), symbols)
-            return coding.to_bytes(message)
+            return push(symbols, tables, indices)
 
         streams.append(each(code, tiles))
         above = units
@@ -104,6 +103,11 @@ def decode(
         each(code, needed[level])
         above = units
     return reconstruct(model, grid, above, region, preview)
+
+
+def push(symbols: np.ndarray, tables: coding.Tables, indices: np.ndarray) -> bytes:
+    """One message of symbols, each by the table of its index."""
+    return coding.to_bytes(coding.indexed(tables, indices).push(coding.empty_message(coding.LANES), symbols))
 
 
 def pop(data: bytes, tables: coding.Tables, indices: np.ndarray) -> np.ndarray:

@@ -34,6 +34,15 @@ def freeze_level(config: Config, params: dict, level: int, above: np.ndarray) ->
 
     above: z_{level+1} of photos in units, int32 (B, h, w, C), to measure ranges on.
     """
+    calibrator = level_calibrator(config, params, level)
+    level_synthesis(calibrator, config, level, above)
+    freezer = Freezer(calibrator)
+    level_synthesis(freezer, config, level, None)
+    return freezer.arrays
+
+
+def level_calibrator(config: Config, params: dict, level: int) -> Calibrator:
+    """`frozen.level_synthesis` in float."""
     network = params[f"level_syntheses_{level - 1}"]
     last = last_convolution(network)
     sizes = [np.asarray(spread(params[f"log_scale_{n}"]), np.float64).ravel() for n in (level, level + 1)]
@@ -50,15 +59,20 @@ def freeze_level(config: Config, params: dict, level: int, above: np.ndarray) ->
     weights = {**network, last: {"kernel": network[last]["kernel"], "bias": bias}}
     if config.linear_path:
         weights["energy"] = np.asarray(params[f"energy_paths_{level - 1}"]["synthesis"]) * UNIT / MEAN_UNITS
-    calibrator = Calibrator(weights, 1 / (MEAN_UNITS * sizes[1]), unit)
-    level_synthesis(calibrator, config, level, above)
-    freezer = Freezer(calibrator)
-    level_synthesis(freezer, config, level, None)
-    return freezer.arrays
+    return Calibrator(weights, 1 / (MEAN_UNITS * sizes[1]), unit)
 
 
 def freeze_synthesis(config: Config, params: dict, gain: float, z: np.ndarray) -> dict[str, np.ndarray]:
     """The arrays of `frozen.synthesis` for p(x | z_1). z: z_1 of photos in units; gain: bins of z_1 for one."""
+    calibrator = synthesis_calibrator(config, params, gain, z)
+    synthesis(calibrator, config, z)
+    freezer = Freezer(calibrator)
+    synthesis(freezer, config, None)
+    return freezer.arrays
+
+
+def synthesis_calibrator(config: Config, params: dict, gain: float, z: np.ndarray) -> Calibrator:
+    """`frozen.synthesis` in float, for activations of the size of z."""
     network = flat(plain(params["synthesis"]))
     last = last_convolution({name: value for name, value in network.items() if "/" not in name})
     features = network[last]["bias"].shape[0]
@@ -76,11 +90,7 @@ def freeze_synthesis(config: Config, params: dict, gain: float, z: np.ndarray) -
     usual = np.maximum(np.std(z, axis=(0, 1, 2)), MEAN_UNITS / 4)
     first = weights["Conv_0"]
     scaled = {"kernel": np.asarray(first["kernel"]) * (usual / (gain * MEAN_UNITS))[:, None], "bias": first["bias"]}
-    calibrator = Calibrator({**weights, "Conv_0": scaled}, 1 / usual, unit, config.activation == "gdn")
-    synthesis(calibrator, config, z)
-    freezer = Freezer(calibrator)
-    synthesis(freezer, config, None)
-    return freezer.arrays
+    return Calibrator({**weights, "Conv_0": scaled}, 1 / usual, unit, config.activation == "gdn")
 
 
 def freeze_preview(config: Config, z: np.ndarray, crops: np.ndarray) -> dict[str, np.ndarray]:

@@ -149,11 +149,16 @@ def level_parameters(config: Config, level: int, network, energy) -> tuple:
 
 def pixels(config: Config, network, linear):
     """uint8 (B, stride h, stride w, 3) for the positions without the margin."""
+    return to_uint8(grey_levels(config, network, linear))
+
+
+def grey_levels(config: Config, network, linear):
+    """The same above the middle of the range, in units of 1/PIXEL_UNITS."""
     margin, left = synthesis_margins(config)
     x = depth_to_space(crop(network, left), stages(config.transform, config.level_strides[0])[0])
     if linear is not None:
         x = x + depth_to_space(crop(linear, margin), config.level_strides[0])
-    return to_uint8(x)
+    return x
 
 
 def reduction(config: Config) -> int:

@@ -12,6 +12,7 @@ from nlvc.models.layers import (
     add_bias,
     convolve,
     convolve_as_dot,
+    convolve_inside,
     depth_to_space,
     pad_to_multiple,
     space_to_depth,
@@ -259,3 +260,19 @@ def test_shapes_of_analysis_and_synthesis(transform, activation, stride):
 def test_shapes_between_levels(stride):
     assert shape_of(LevelAnalysis(stride, channels=6, **WIDTHS), 2, 7, 5, 3) == (2, -(-7 // stride), -(-5 // stride), 6)
     assert shape_of(LevelSynthesis(stride, channels=6, **WIDTHS), 2, 3, 2, 3) == (2, 3 * stride, 2 * stride, 6)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int8])
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_both_convolutions_inside_are_the_native_one_without_its_border(size, kind):
+    x, kernel = (100 * normal(2, 7, 9, 3)).astype(kind), (100 * normal(size, size, 3, 4, seed=1)).astype(kind)
+    dtype = jnp.int32 if kind is np.int8 else jnp.float32
+    expected = np.asarray(native(x.astype(np.float32), kernel.astype(np.float32)))
+    reach = size // 2
+    expected = expected[:, reach : 7 - reach, reach : 9 - reach]
+    for as_dot in (False, True):
+        inside = convolve_inside(x, kernel, as_dot=as_dot, dtype=dtype)
+        assert inside.dtype == dtype
+        # Integers of this size are exact in float32, too.
+        tolerance = 0 if kind is np.int8 else 0.5
+        np.testing.assert_allclose(inside, expected, rtol=0, atol=tolerance)
