@@ -50,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("input", metavar="IN", type=Path, help="a file, or a folder to search")
     common.add_argument("--model", metavar="PATH", type=Path, required=True,
-                        help="model.safetensors, or the workdir of the run that wrote it")  # fmt: skip
+                        help="model.safetensors, the workdir of its run, or a folder of several")  # fmt: skip
     common.add_argument("--force", action="store_true", help="write over outputs that are already there")
     common.add_argument("--strip", action="store_true", help="leave out Exif, colour profile and XMP")
     common.add_argument("--max-pixels", type=positive, default=MAX_PIXELS, metavar="N", help="refuse larger pictures")
@@ -60,6 +60,9 @@ def build_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("compress", parents=[common], help="photos to .nlvc files")
     # Not a Path, which would forget a slash at the end.
     command.add_argument("output", metavar="OUT", nargs="?", help=".nlvc file or folder; default: beside IN")
+    rate = command.add_mutually_exclusive_group()
+    rate.add_argument("--lmbda", type=float, metavar="X", help="of several models the one with the nearest lambda")
+    rate.add_argument("--quality", type=float, metavar="Q", help="the same on a scale from 0 (smallest) to 100")
     command.add_argument("--verify", action="store_true", help="decode every file before it counts")
     command.set_defaults(run=compress)
 
@@ -103,7 +106,8 @@ def compress(arguments: argparse.Namespace) -> int:
     from nlvc import data, image_codec
 
     prepare()
-    model = image_codec.load(arguments.model)
+    lmbda = arguments.lmbda if arguments.quality is None else image_codec.lmbda_of(arguments.quality)
+    model = image_codec.load(image_codec.choose(arguments.model, lmbda=lmbda))
 
     def convert(source: Path) -> Result:
         picture = data.open_picture(source, max_pixels=arguments.max_pixels)
@@ -125,7 +129,8 @@ def decompress(arguments: argparse.Namespace) -> int:
     from nlvc import data, image_codec
 
     prepare()
-    model = image_codec.load(arguments.model)
+    models = image_codec.models_in(arguments.model)
+    model = image_codec.load(models[0]) if len(models) == 1 else arguments.model
     to_file = arguments.output and not arguments.input.is_dir() and not is_folder(arguments.output)
     suffix = (Path(arguments.output).suffix if to_file else "") or ".png"
     format_ = Image.registered_extensions().get(suffix.lower())

@@ -2,6 +2,7 @@
 
     model.py      a frozen model and its programs          tiles.py     where tiles lie
     coder.py      pixels <-> streams, down the chain       freezing.py  a trained model to a frozen one
+    choice.py     which of several models
 
 Between the networks and the coder stand integers only, and the networks themselves are integer arithmetic
 (`models.frozen`): a file decodes to the same bits on every machine.
@@ -17,12 +18,16 @@ from PIL import Image
 
 from nlvc import coding
 from nlvc.data.planes import decode_alpha, encode_alpha, planes
+from nlvc.image_codec.choice import choose, lmbda_of, models_in
 from nlvc.image_codec.coder import decode, encode, reconstruct, reduced
 from nlvc.image_codec.model import CodecError, Model, load
 from nlvc.image_codec.tiles import TILE, Box, Grid
 from nlvc.models.frozen import reduction
 
-__all__ = ["Coded", "CodecError", "Model", "analyse", "compress", "decompress", "load", "metadata_of", "salvage"]
+__all__ = [
+    "Coded", "CodecError", "Model", "analyse", "choose", "compress", "decompress", "lmbda_of", "load", "metadata_of",
+    "models_in", "salvage",
+]  # fmt: skip
 
 MAX_PIXELS = 200_000_000
 """Larger pictures are refused unless the caller says otherwise: what they need in memory grows with them."""
@@ -54,8 +59,8 @@ def compress(
     Args:
       image: uint8 array (H, W), (H, W, 3) or (H, W, 4), or a Pillow image; grey, RGB, RGB with alpha (which is kept
         exactly). Palettes and CMYK are converted; more than 8 bits are refused.
-      model: a `load`ed model, or where it lies.
-      quality: for models of variable rate; a model of one rate takes None only.
+      model: a `load`ed model, or where it lies: a file, the workdir of a run, or a folder of several.
+      quality: 0 to 100; chooses among several models the one of the nearest rate (`choice.lmbda_of`).
       metadata: blocks that are carried along, by their name in `coding.METADATA`.
       max_pixels: larger pictures are refused.
       verify: decode the result and compare it with the encoder's own reconstruction.
@@ -66,8 +71,8 @@ def compress(
     Raises:
       ValueError (CodecError, PictureError, ModelError): for a picture or a model that cannot be used.
     """
-    model = ready(model)
-    data, grid, z, _, mode = _code(image, model, quality, metadata, max_pixels, None)
+    model = ready(model, quality=quality)
+    data, grid, z, _, mode = _code(image, model, metadata, max_pixels, None)
     if verify:
         whole = Box(0, 0, grid.height, grid.width)
         decoded = decompress(data, model=model, max_pixels=max_pixels)
@@ -88,17 +93,14 @@ def analyse(image, *, model: Model, max_pixels: int = MAX_PIXELS) -> Coded:
         bits.update({level: np.zeros(grid.shape(level)) for level in range(1, model.config.L + 1)})
         return observe
 
-    data, grid, z, alpha, mode = _code(image, model, None, None, max_pixels, prepare)
+    data, grid, z, alpha, mode = _code(image, model, None, max_pixels, prepare)
     pixels = in_mode(reconstruct(model, grid, z, Box(0, 0, grid.height, grid.width)), mode)
     if mode == "RGBA":
         pixels = np.dstack([pixels, alpha])
     return Coded(data, pixels, tuple(bits[level] for level in sorted(bits)))
 
 
-def _code(image, model, quality, metadata, max_pixels, prepare):
-    model = ready(model)
-    if quality is not None:
-        raise CodecError(f"this model has one rate (lambda {model.config.lmbda:g}): leave quality out")
+def _code(image, model, metadata, max_pixels, prepare):
     pixels, mode, alpha = planes(image)
     height, width = pixels.shape[:2]
     check_size(width, height, max_pixels)
@@ -122,7 +124,7 @@ def decompress(
     """The picture in an `.nlvc` file: uint8 (H, W), (H, W, 3) or (H, W, 4).
 
     Args:
-      model: the one that wrote it, `load`ed or where it lies.
+      model: the one that wrote it, `load`ed or where it lies; of several in a folder the file names its own.
       region: (x, y, width, height) in pixels; only the tiles that it needs are decoded.
       preview: a quick look, smaller by `models.frozen.PREVIEW` in each direction: all levels are decoded, which is
         little, but one linear map takes the place of the synthesis.
@@ -159,7 +161,7 @@ def _decode(data, model, region, preview, max_pixels, lost) -> np.ndarray:
     file = coding.unpack(data)
     header = file.header
     check_size(header.width, header.height, max_pixels)
-    model = ready(model)
+    model = ready(model, fingerprint=header.fingerprint)
     if header.fingerprint != model.fingerprint:
         raise CodecError(
             f"this file needs the model with fingerprint {header.fingerprint}, not {model.fingerprint}: give that one"
@@ -217,17 +219,21 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         raise CodecError(f"pictures of 1 to {max_pixels:,} pixels only, got {width}x{height}; see --max-pixels")
 
 
-def ready(model: Model | str | Path | None) -> Model:
-    """A model from what the caller gave. Raises CodecError for None."""
+def ready(
+    model: Model | str | Path | None, *, quality: float | None = None, fingerprint: str | None = None
+) -> Model:
+    """A model from what the caller gave: itself, or of those at a path the one that `choose` chooses."""
     if model is None:
         raise CodecError("no model: give model=PATH, the workdir or model.safetensors of a run of nlvc.train")
+    lmbda = None if quality is None else lmbda_of(quality)
     if isinstance(model, Model):
+        if lmbda is not None:
+            raise CodecError(f"this model has one rate (lambda {model.config.lmbda:g}): leave quality out")
         return model
-    path = Path(model)
-    file = path / "model.safetensors" if path.is_dir() else path
-    return _loaded(path, file.stat().st_mtime_ns if file.exists() else 0)
+    path = choose(Path(model), lmbda=lmbda, fingerprint=fingerprint)
+    return _loaded(path, path.stat().st_mtime_ns if path.exists() else 0)
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=4)
 def _loaded(path: Path, _modified: int) -> Model:
     return load(path)

@@ -1,5 +1,6 @@
 """A frozen model as one file: safetensors, with its configuration and a fingerprint in the header."""
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -30,6 +31,22 @@ def save_model(path: Path, config: Config, arrays: dict[str, np.ndarray]) -> str
 
 def load_model(path: Path) -> tuple[Config, dict[str, np.ndarray], str]:
     """(config, arrays, fingerprint) of a file that `save_model` wrote. Raises ModelError for anything else."""
+    with _opened(path) as (file, config, about):
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+    if fingerprint(about["config"], arrays) != about.get("fingerprint"):
+        raise ModelError(f"{path}: damaged: its contents do not match its fingerprint")
+    return config, arrays, about["fingerprint"]
+
+
+def describe_model(path: Path) -> tuple[Config, str]:
+    """(config, fingerprint) of a model's file, without reading or checking its arrays. Raises ModelError."""
+    with _opened(path) as (_, config, about):
+        return config, about.get("fingerprint", "")
+
+
+@contextlib.contextmanager
+def _opened(path: Path):
+    """Yields (safetensors file, Config, what its header says)."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -37,19 +54,13 @@ def load_model(path: Path) -> tuple[Config, dict[str, np.ndarray], str]:
             about = file.metadata() or {}
             if about.get("format") != FORMAT:  # before the arrays, whose types NumPy may not know
                 raise ModelError(f"{path}: not an nlvc model of format {FORMAT}; freeze it again with this version")
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+            yield file, Config.from_json(about.get("config", "")), about
     except FileNotFoundError:
         raise ModelError(f"{path}: there is no such model file") from None
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: not a model file ({error})") from None
-    text = about.get("config", "")
-    try:
-        config = Config.from_json(text)
     except ConfigError as error:
         raise ModelError(f"{path}: the configuration in it cannot be read ({error})") from None
-    if fingerprint(text, arrays) != about.get("fingerprint"):
-        raise ModelError(f"{path}: damaged: its contents do not match its fingerprint")
-    return config, arrays, about["fingerprint"]
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: not a model file ({error})") from None
 
 
 def fingerprint(config: str, arrays: dict[str, np.ndarray]) -> str:
