@@ -140,6 +140,26 @@ def test_sizes_that_are_refused_allocate_nothing_huge(file, model, width, height
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize(("width", "height"), [(1 << 16, 1), (1, 4097), (14_000, 14_000), (1025, 1024)])
+def test_tiles_that_are_too_large_for_the_networks(file, model, width, height):
+    """However small the picture is: a tile is grown to what networks are compiled for."""
+    header = coding.unpack(file).header._replace(width=width, height=height, mode="RGB", tile=1 << 16)
+    data = coding.pack(header, [[b""]] * 2)
+    tracemalloc.start()
+    try:
+        assert "tiles of 65536 pixels are larger than any that are written" in refused(data, model)
+        with pytest.raises(CodecError, match="larger"):
+            salvage(data, model=model)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("width", "height"), [(9, 7), (1024, 1024), (4096, 1), (257, 1500)])
+def test_tiles_that_are_larger_than_their_picture(model, width, height):
+    assert image_codec.grid_of(model, height, width, 1 << 16).tiles == (1, 1)
+
+
 def test_a_large_size_needs_a_large_table_of_contents(file, model):
     header = coding.unpack(file).header._replace(mode="RGB")
     data = coding.pack(header, [[b""]] * 2)

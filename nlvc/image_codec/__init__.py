@@ -189,12 +189,17 @@ def _decode(data, model, region, preview, max_pixels, lost) -> np.ndarray:
 def grid_of(model: Model, height: int, width: int, tile: int | None = None) -> Grid:
     """The grid of a picture. Raises CodecError for tiles that do not fit the model, and for endless strips."""
     whole = Grid(model.config, height, width, 1).stride(model.config.L)
-    tile = tile or -(-TILE // whole) * whole
+    usual = -(-TILE // whole) * whole
+    tile = tile or usual
     if tile % whole:
         raise CodecError(f"damaged file: tiles of {tile} pixels do not fit a model of stride {whole}")
     grid = Grid(model.config, height, width, tile)
     if math.prod(grid.shape(0)) > 2 * max(height * width, MAX_PIXELS):
         raise CodecError(f"a picture of {width}x{height} is too long and thin for a model of stride {whole}")
+    # Networks see a whole tile at a time: what memory that needs must not be for the file to say.
+    seen, most = (math.prod(g.compiled(g.box(0, 0), 0)[2:]) for g in (grid, Grid(model.config, usual, usual, usual)))
+    if seen > most:
+        raise CodecError(f"damaged file: tiles of {tile} pixels are larger than any that are written")
     return grid
 
 
