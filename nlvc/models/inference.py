@@ -7,10 +7,10 @@ the input is continued by its edge.
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from nlvc.config import Config
-from nlvc.models.layers import convolve_inside, log_energy, space_to_depth, stages
+from nlvc.models.layers import convolve_inside, gdn, log_energy, space_to_depth, stages
 
 Weights = dict
 """Nested dict of float32 arrays, as Flax names them, with every constant multiplied in (`models.freeze`)."""
@@ -93,7 +93,7 @@ def nonlinearity(config: Config, weights: Weights, number: int):
     if config.activation == "gelu":
         return jax.nn.gelu
     beta, gamma = weights[f"GDN_{number}"]["beta"], weights[f"GDN_{number}"]["gamma"]
-    return lambda x: x * lax.rsqrt(jnp.dot(x * x, gamma) + beta.reshape(1, 1, 1, -1))
+    return lambda x: gdn(x, beta, gamma, False)
 
 
 def margins(config: Config, level: int) -> int:

@@ -4,6 +4,7 @@ Every change of resolution is space-to-depth before, or depth-to-space after, a 
 linear maps as strided and transposed convolutions of size 5 (and 6), whose gradients are slow on CPUs.
 """
 
+import functools
 import math
 
 import jax
@@ -66,17 +67,20 @@ def convolve_inside(x: Array, kernel: Array, *, as_dot: bool, dtype=None) -> Arr
 
 @jax.custom_vjp
 def convolve_as_dot(x: Array, kernel: Array) -> Array:
-    """The same by one matrix product of k column-shifted copies with k rows of output, summed after a row shift.
+    """The same by matrix products of k column-shifted copies.
 
-    The copies cost k times the input, not the k^2 of im2col, and the product is large enough to run at its own speed.
-    Its own gradient, again two such products, halves the time of a training step: XLA's copies the shifts once more.
+    The copies cost k times the input, not the k^2 of im2col, and the products are large enough to run at their own
+    speed. Rows are shifted where there are fewer channels: k rows of output of one product are summed after a shift, or
+    k products of shifted rows of input are summed, whose result no later step computes again. The gradient is made of
+    the same products; XLA's own copies the shifts once more and takes twice the time.
     """
     size, _, channels, features = kernel.shape
     batch, height, width, _ = x.shape
+    reach, columns = size // 2, _shifted(lax.optimization_barrier(x), size, axis=2)
+    if features > channels:
+        return sum(jnp.dot(rows, matrix) for rows, matrix in zip(_rows(columns, size), _matrices(kernel), strict=True))
     matrix = kernel.transpose(1, 2, 0, 3).reshape(size * channels, size * features)
-    x = lax.optimization_barrier(x)
-    rows = jnp.dot(_shifted(x, size, axis=2), matrix).reshape(batch, height, width, size, features)
-    reach = size // 2
+    rows = jnp.dot(columns, matrix).reshape(batch, height, width, size, features)
     rows = jnp.pad(rows, ((0, 0), (reach, reach), (0, 0), (0, 0), (0, 0)))
     return sum(rows[:, shift : shift + height, :, shift] for shift in range(size))
 
@@ -90,8 +94,11 @@ def _backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array
     gradient = lax.optimization_barrier(gradient)
     size, _, channels, features = kernel.shape
     to_x = convolve_as_dot(gradient, kernel[::-1, ::-1].transpose(0, 1, 3, 2))
-    rows = _shifted(gradient, size, axis=1)
-    to_matrix = lax.dot_general(_shifted(x, size, axis=2), rows, (((0, 1, 2), (0, 1, 2)), ((), ())))
+    everywhere, columns = (((0, 1, 2), (0, 1, 2)), ((), ())), _shifted(x, size, axis=2)
+    if features > channels:
+        rows = [lax.dot_general(rows, gradient, everywhere) for rows in _rows(columns, size)]
+        return to_x, jnp.stack(rows).reshape(kernel.shape)
+    to_matrix = lax.dot_general(columns, _shifted(gradient, size, axis=1), everywhere)
     # Row shifts of the gradient run against those of the kernel.
     to_kernel = to_matrix.reshape(size, channels, size, features)[:, :, ::-1].transpose(2, 0, 1, 3)
     return to_x, to_kernel
@@ -112,6 +119,44 @@ def _sum_to_bias(_, gradient: Array) -> tuple[Array, Array]:
 
 
 add_bias.defvjp(lambda x, bias: (add_bias(x, bias), None), _sum_to_bias)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def gdn(x: Array, beta: Array, gamma: Array, inverse: bool) -> Array:
+    """y_i = x_i / sqrt(beta_i + sum_j gamma_ji x_j^2), or times it. x (B, H, W, C), beta (C,), gamma (C, C).
+
+    Its gradient is written out: XLA's own recomputes the powers in every place that needs them.
+    """
+    return _normalise(x, beta, gamma, inverse)[0]
+
+
+def _normalise(x: Array, beta: Array, gamma: Array, inverse: bool):
+    power = jnp.dot(x * x, gamma) + beta.reshape(1, 1, 1, -1)
+    return x * (jnp.sqrt(power) if inverse else lax.rsqrt(power)), (x, power, gamma)
+
+
+def _normalise_backward(inverse: bool, saved, gradient: Array) -> tuple[Array, Array, Array]:
+    x, power, gamma = saved
+    root = lax.rsqrt(power)
+    to_power = gradient * x * (0.5 * root if inverse else -0.5 * root**3)
+    to_x = gradient * (power * root if inverse else root) + 2 * x * jnp.dot(to_power, gamma.T)
+    rows = to_power.reshape(-1, x.shape[-1])
+    return to_x, jnp.dot(jnp.ones(len(rows), rows.dtype), rows), jnp.dot((x * x).reshape(rows.shape).T, rows)
+
+
+gdn.defvjp(_normalise, _normalise_backward)
+
+
+def _rows(x: Array, size: int) -> list[Array]:
+    """Copies of x (B, H, W, C) shifted along H by -reach..reach, zeros outside."""
+    padded = jnp.pad(x, ((0, 0), (size // 2, size // 2), (0, 0), (0, 0)))
+    return [lax.slice_in_dim(padded, shift, shift + x.shape[1], axis=1) for shift in range(size)]
+
+
+def _matrices(kernel: Array) -> Array:
+    """(k, k, C, C') -> (k, k C, C'): what each row of the kernel does to column-shifted copies."""
+    size, _, channels, features = kernel.shape
+    return kernel.reshape(size, size * channels, features)
 
 
 def _shifted(x: Array, size: int, axis: int) -> Array:

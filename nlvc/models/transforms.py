@@ -5,12 +5,13 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from nlvc.models.layers import (
     add_bias,
     convolve,
     depth_to_space,
+    gdn,
     pad_to_multiple,
     space_to_depth,
     stages,
@@ -66,8 +67,7 @@ class GDN(nn.Module):
         beta = self.param("beta_root", nn.initializers.ones, (channels,)) ** 2
         start = lambda *_: jnp.sqrt(0.1 * jnp.eye(channels) + 1e-4)  # noqa: E731
         gamma = self.param("gamma_root", start) ** 2
-        power = add_bias(jnp.dot(x * x, gamma), beta + 1e-6)
-        return x * (jnp.sqrt(power) if self.inverse else lax.rsqrt(power))
+        return gdn(x, beta + 1e-6, gamma, self.inverse)
 
 
 def nonlinearity(kind: str, inverse: bool = False) -> Callable[[Array], Array]:
