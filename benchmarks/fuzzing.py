@@ -17,6 +17,7 @@ import math
 import multiprocessing
 import os
 import random
+import signal
 import sys
 import time
 import tracemalloc
@@ -32,7 +33,8 @@ from nlvc import image_codec
 
 MODEL = Path(__file__).parents[1] / "tests" / "golden" / "model.safetensors"
 SECONDS, TIMES = 5.0, 2.0
-PATIENCE, PATIENCE_AT_START = 120.0, 1200.0  # seconds of real time, after which a process is ended
+LONGEST = 60.0  # seconds of CPU time with one file, after which the system ends a process
+PATIENCE = 3600.0  # seconds of real time, on a busy machine, after which a process is taken to wait for itself
 # error: refused in one line; right: the picture as it was; lost: what is lost is named; other: another picture, of a
 # repaired file; wrong: another picture, and not a word; long: an error that is not one line; crash: anything else.
 WORDS = ("error", "right", "lost", "other", "wrong", "long", "crash")
@@ -121,6 +123,8 @@ def work(connection, first: int, end: int, options: dict) -> None:
     """What a process does."""
     fuzzer = Fuzzer(**options)
     for index in range(first, end):
+        if hasattr(signal, "setitimer"):  # not on Windows
+            signal.setitimer(signal.ITIMER_PROF, LONGEST)
         connection.send(fuzzer.examine(index))
 
 
@@ -133,15 +137,15 @@ def supervised(first: int, end: int, options: dict, work=work) -> list[tuple[int
         process = context.Process(target=work, args=(theirs, begin, end, options), daemon=True)
         process.start()
         theirs.close()
-        patience, remark = PATIENCE_AT_START, "hangs"
+        remark = "hangs"
         try:
-            while first + len(found) < end and ours.poll(patience):
+            while first + len(found) < end and ours.poll(PATIENCE):
                 found.append((first + len(found), ours.recv()))
-                patience = PATIENCE
         except EOFError:
             process.join()
             remark = f"its process ended with {process.exitcode}"
         process.kill()
+        process.join()
         if first + len(found) < end:
             found.append((first + len(found), Outcome("crash", remark=remark)))
     return found

@@ -1,6 +1,7 @@
 """Damaged files by the hundred, and with -m slow by the hundred thousand: see benchmarks/fuzzing.py."""
 
 import importlib
+import signal
 import time
 import tracemalloc
 import warnings
@@ -112,16 +113,19 @@ def test_processes_that_die_or_hang(fuzzing, monkeypatch, tmp_path):
         "        connection.send(index)\n"
         "def dies(): os.kill(os.getpid(), signal.SIGSEGV)\n"
         "def hangs(): time.sleep(600)\n"
+        "def loops():\n"
+        "    signal.setitimer(signal.ITIMER_PROF, 0.1)\n"
+        "    while True: pass\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     bad = importlib.import_module("bad_work")
-    monkeypatch.setattr(fuzzing, "PATIENCE_AT_START", 30)
-    monkeypatch.setattr(fuzzing, "PATIENCE", 3)
-    found = fuzzing.supervised(5, 12, {7: bad.dies, 9: bad.hangs, 11: bad.dies}, bad.work)
+    monkeypatch.setattr(fuzzing, "PATIENCE", 10)
+    found = fuzzing.supervised(5, 12, {7: bad.dies, 9: bad.hangs, 11: bad.loops}, bad.work)
     assert [index for index, _ in found] == list(range(5, 12))
     assert [index for index, outcome in found if outcome == index] == [5, 6, 8, 10]
     faults = [outcome for index, outcome in found if outcome != index]
-    assert [fault.remark for fault in faults] == ["its process ended with -11", "hangs", "its process ended with -11"]
+    ends = [f"its process ended with -{number.value}" for number in (signal.SIGSEGV, signal.SIGPROF)]
+    assert [fault.remark for fault in faults] == [ends[0], "hangs", ends[1]]
     assert all(fault.is_bad() for fault in faults)
 
 
