@@ -232,14 +232,16 @@ def test_every_field_has_its_flag():
     changed = Config(
         **{name: next(c for c in choices(name) if c != getattr(base(), name)) for name in FIELDS if choices(name)},
         **{"L": 3, "strides": (8, 4, 2), "linear_path": False, "prior_scale": 0.5, "lmbda": 0.25, "channels": 7},
+        quantize_aware=True,
         **{"filters": 5, "latent_filters": 6, "steps": 11, "batch_size": 3, "patch_size": 176, "learning_rate": 0.01},
         **{"warmup_steps": 2, "clip_norm": 2.0, "ema_decay": 0.5, "seed": 9, "data": "tfds:clic", "workdir": "a b"},
         **{"checkpoint_every": 4, "log_every": 5},
     )
     values = dataclasses.asdict(changed)
     assert [name for name in FIELDS if values[name] == getattr(base(), name)] == []
-    flags = ["--strides", *map(str, values.pop("strides")), "--no-linear-path"]
+    flags = ["--strides", *map(str, values.pop("strides")), "--no-linear-path", "--quantize-aware"]
     values.pop("linear_path")
+    values.pop("quantize_aware")
     flags += [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
     assert Config.from_args(flags) == changed
 

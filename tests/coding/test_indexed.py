@@ -175,11 +175,15 @@ def test_golden_words(check_codec, case):
 
 def test_golden_file():
     data = bytes.fromhex(GOLDEN["file"])
-    header, payload, alpha = bitstream.unpack(data)
-    assert header == bitstream.Header(1, 19, 7, "RGBA", "0123456789abcdef", 2, (20, 4), 3)
-    assert bitstream.pack(header, payload, alpha) == data
+    file = bitstream.unpack(data)
+    file.check()
+    assert file.header == bitstream.Header(0, 19, 7, "RGBA", "0123456789abcdef", lanes=2, levels=2, tile=64)
+    assert file.chunks == {"eXIF": b"Exif", "ALPH": b"abc"}
+    streams = [file.stream(1, 0), file.stream(2, 0)]
+    assert bitstream.pack(file.header, [[stream] for stream in streams], file.chunks) == data
     case = GOLDEN["messages"][0]
-    codec = codecs.indexed(tables.scale_tables(case["family"]), np.array(case["indices"])[:8])
-    rest, popped = codec.pop(rans.from_bytes(payload, header.lanes))
-    assert popped.tolist() == case["symbols"][:8]
-    assert rans.bits(rest) == 0
+    for stream, part in zip(streams, (slice(8), slice(8, 20)), strict=True):
+        codec = codecs.indexed(tables.scale_tables(case["family"]), np.array(case["indices"])[part])
+        rest, popped = codec.pop(rans.from_bytes(stream, file.header.lanes))
+        assert popped.tolist() == case["symbols"][part]
+        assert rans.bits(rest) == 0

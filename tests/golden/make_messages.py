@@ -27,9 +27,13 @@ def main():
         words = rans.flatten(message(family, lanes, case["symbols"], case["indices"]))
         cases.append({**case, "words": words.tolist()})
     checksums = {family: tables.scale_tables(family).checksum for family in tables.FAMILIES}
-    payload = rans.to_bytes(message("gaussian", 2, cases[0]["symbols"][:8], cases[0]["indices"][:8]))
-    header = bitstream.Header(1, 19, 7, "RGBA", "0123456789abcdef", 2, (20, len(payload) - 20), 3)
-    golden = {"checksums": checksums, "messages": cases, "file": bitstream.pack(header, payload, b"abc").hex()}
+    streams = [
+        [rans.to_bytes(message("gaussian", 2, cases[0]["symbols"][part], cases[0]["indices"][part]))]
+        for part in (slice(8), slice(8, 20))
+    ]
+    header = bitstream.Header(0, 19, 7, "RGBA", "0123456789abcdef", lanes=2, levels=2, tile=64)
+    file = bitstream.pack(header, streams, {"eXIF": b"Exif", "ALPH": b"abc"})
+    golden = {"checksums": checksums, "messages": cases, "file": file.hex()}
     Path(__file__).with_name("messages.json").write_text(json.dumps(golden, indent=1) + "\n", encoding="utf-8")
 
 
