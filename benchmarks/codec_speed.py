@@ -70,6 +70,7 @@ def measure(model: str, photo: str, megapixels: float, runs: int) -> dict:
     from nlvc import image_codec, process
     from nlvc.image_codec import coder
 
+    Image.MAX_IMAGE_PIXELS = None
     process.keep_freed_memory()
     process.keep_programs()
     if photo:

@@ -9,7 +9,7 @@ from nlvc.config import Config
 
 TILE = 1024
 """Usual side of a tile in pixels: the networks see a quarter more, and a message's own few bytes do not count."""
-STEP = 256
+STEP = 128
 """Networks are compiled for sides that are multiples of this many pixels, so that few programs serve all sizes."""
 
 
