@@ -196,8 +196,9 @@ def info(arguments: argparse.Namespace) -> int:
                 print(json.dumps(facts))
                 continue
             rows, columns = header.tiles
+            counted = "1 tile" if rows * columns == 1 else f"{rows * columns} tiles"
             print(f"{path}: {header.width} x {header.height} {header.mode}, {len(code)} bytes, "
-                  f"{8 * len(code) / pixels:.4f} bpp, {rows * columns} tiles, model {header.fingerprint}, "
+                  f"{8 * len(code) / pixels:.4f} bpp, {counted}, model {header.fingerprint}, "
                   f"format {bitstream.VERSION}.{header.minor}")  # fmt: skip
             for name, size in sizes:
                 print(f"  {name:<7}{size:>10} bytes {8 * size / pixels:8.4f} bpp {size / len(code):7.1%}")

@@ -4,6 +4,7 @@ import ctypes
 import hashlib
 import platform
 import sys
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 
@@ -42,6 +43,8 @@ def keep_programs() -> None:
     folder = user_cache_path("nlvc") / f"programs-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    # A kill may leave half an entry, which JAX speaks of at every start, and compiles.
+    warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry")
 
 
 def _instructions() -> str:

@@ -461,7 +461,7 @@ def test_info(nlvc, tmp_path):
     assert (status, err) == (0, "")
     first, *lines = out.splitlines()
     assert first == (
-        f"{path}: 9 x 7 RGBA, {len(data)} bytes, {8 * len(data) / 63:.4f} bpp, 1 tiles, "
+        f"{path}: 9 x 7 RGBA, {len(data)} bytes, {8 * len(data) / 63:.4f} bpp, 1 tile, "
         f"model {file.header.fingerprint}, format 1.0"
     )
     assert [line.split()[0] for line in lines] == ["z_1", "z_2", "iCCP", "ALPH", "header"]

@@ -348,7 +348,7 @@ def test_info_of_folders_and_bad_files(nlvc, photos, tmp_path):
     (tmp_path / "codes" / "bad.nlvc").write_bytes(b"NLVC\x01 damaged")
     status, out, err = nlvc("info", tmp_path / "codes", photo, tmp_path / "codes" / "one.nlvc")
     assert status == 1
-    assert len(re.findall(r"^/.*: 9 x 7 RGB, .* 1 tiles, ", out, re.MULTILINE)) == 5
+    assert len(re.findall(r"^/.*: 9 x 7 RGB, .* 1 tile, ", out, re.MULTILINE)) == 5
     bad, foreign = err.splitlines()
     assert bad.startswith(f"nlvc: {tmp_path / 'codes' / 'bad.nlvc'}: ")
     assert foreign == f"nlvc: {photo}: not an .nlvc file: it does not begin with NLVC"

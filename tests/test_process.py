@@ -1,7 +1,8 @@
-"""The allocator's settings: asked for where there is something to ask, and harmless elsewhere."""
+"""The allocator's settings, asked for where there is something to ask; and programs kept for the next start."""
 
 import ctypes
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -44,3 +45,50 @@ def test_the_real_allocator_takes_it(run_python):
     program = "from nlvc.process import keep_freed_memory; keep_freed_memory(); print(len(bytes(1 << 26)))"
     done = run_python("-c", program)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, str(1 << 26), "")
+
+
+PROGRAM = """
+import sys
+from nlvc.process import keep_programs
+import jax
+keep_programs()
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+print(jax.config.jax_compilation_cache_dir, jax.jit(lambda x: 2 * x + 1)(20.5))
+"""
+
+
+@pytest.fixture
+def start(run_python, monkeypatch, tmp_path):
+    """A function that runs PROGRAM with a fresh home and says (folder, result) of what it prints."""
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    for name in ("HOME", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.setenv(name, str(tmp_path))
+
+    def run():
+        done = run_python("-c", PROGRAM)
+        assert (done.returncode, done.stderr) == (0, "")
+        folder, result = done.stdout.rsplit(maxsplit=1)
+        return Path(folder), float(result)
+
+    return run
+
+
+def test_programs_are_kept_in_the_users_cache(start, tmp_path):
+    folder, result = start()
+    assert result == 42 and folder.is_relative_to(tmp_path) and folder.name.startswith("programs-")
+    kept = {path: path.stat().st_mtime_ns for path in folder.glob("*-cache")}
+    assert kept
+    assert start() == (folder, 42)
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("*-cache")} == kept
+
+
+def test_half_a_program_is_compiled_again_in_silence(start):
+    folder, _ = start()
+    for path in folder.glob("*-cache"):
+        path.write_bytes(path.read_bytes()[:100])
+    assert start() == (folder, 42)
+
+
+def test_a_folder_of_the_users_own_choice(start, monkeypatch, tmp_path):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "mine"))
+    assert start() == (tmp_path / "mine", 42)
