@@ -46,3 +46,14 @@ def test_nlvc_info_is_light(run_python, tmp_path):
 
 def test_the_check_sees_a_heavy_import(run_python):
     assert "scipy" in imported(run_python("-X", "importtime", "-c", "import scipy.fft")) & HEAVY
+
+
+def test_coding_a_photo_needs_nothing_that_trains(run_python, model_file):
+    """Loading, compressing and decompressing: Flax, Optax and Orbax are for training and freezing."""
+    program = (
+        "import nlvc, numpy, sys; model = nlvc.load(sys.argv[1]); "
+        "nlvc.decompress(nlvc.compress(numpy.zeros((9, 9, 3), 'uint8'), model=model), model=model)"
+    )
+    names = imported(run_python("-X", "importtime", "-c", program, model_file()))
+    assert "jax" in names
+    assert not names & {"flax", "optax", "orbax", "grain", "tensorflow_datasets", "skimage", "tyro"}

@@ -1,5 +1,7 @@
 """The convolution against JAX's own, changes of resolution against their definition, and shapes of the transforms."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax import lax
 
+from nlvc.config import tiny
 from nlvc.models.layers import (
     add_bias,
     convolve,
@@ -18,6 +21,7 @@ from nlvc.models.layers import (
     space_to_depth,
     stages,
 )
+from nlvc.models.nested import NestedLatentModel
 from nlvc.models.transforms import (
     GDN,
     ZERO_UNIT,
@@ -49,11 +53,11 @@ def shape_of(module, *shape):
     return jax.eval_shape(lambda x: module.init_with_output(KEY, x)[0], jax.ShapeDtypeStruct(shape, jnp.float32)).shape
 
 
-def random_params(module, x):
+def random_params(module, *inputs):
     """Parameters of the right shapes; drawn by NumPy, because compiling an initialiser takes longer than all else."""
     rng = np.random.default_rng(0)
     return jax.tree.map(
-        lambda leaf: rng.normal(size=leaf.shape).astype(leaf.dtype), jax.eval_shape(module.init, KEY, x)
+        lambda leaf: rng.normal(size=leaf.shape).astype(leaf.dtype), jax.eval_shape(module.init, KEY, *inputs)
     )
 
 
@@ -276,3 +280,34 @@ def test_both_convolutions_inside_are_the_native_one_without_its_border(size, ki
         # Integers of this size are exact in float32, too.
         tolerance = 0 if kind is np.int8 else 0.5
         np.testing.assert_allclose(inside, expected, rtol=0, atol=tolerance)
+
+
+def test_a_twin_computes_with_what_the_frozen_layer_will_have():
+    """8 bits for each channel of the kernel, 8 for all of x with zero among its values; gradients go through."""
+    x, twin = normal(2, 5, 7, 3), Conv(4, fake=True)
+    params = random_params(twin, x)
+    kernel, bias = params["params"]["kernel"], params["params"]["bias"]
+    step = np.abs(kernel).max(axis=(0, 1, 2)) / 127
+    rounded = np.rint(kernel / step) * step
+    low, high = min(x.min(), 0), x.max()
+    seen = np.rint((x - low) / (high - low) * 255) / 255 * (high - low) + low
+    expected = np.asarray(native(seen.astype(np.float32), rounded.astype(np.float32))) + bias
+    result = jax.jit(twin.apply)(params, x)
+    np.testing.assert_allclose(result, expected, atol=1e-4)
+    assert np.abs(result - jax.jit(Conv(4).apply)(params, x)).max() > 1e-3
+    gradient = jax.jit(jax.grad(lambda params: jnp.sum(twin.apply(params, x) ** 2)))(params)["params"]
+    assert np.all(np.isfinite(gradient["kernel"])) and np.abs(gradient["kernel"]).min() > 0
+
+
+def test_the_twins_of_a_model_are_those_of_its_decoder():
+    """What is frozen to integers; the encoder stays in float."""
+    config = tiny(L=2, strides=(4, 2), channels=5, filters=4, latent_filters=3, patch_size=16)
+    twins = NestedLatentModel(dataclasses.replace(config, quantize_aware=True))
+    model, x, key = NestedLatentModel(config), normal(1, 16, 16, 3) / 4 + 0.5, jax.random.key(0)
+    params = jax.tree.map(lambda p: 0.3 * p, random_params(model, x, key))
+    run = lambda model: jax.jit(lambda p, x: (model.apply(p, x, method="infer"), model.apply(p, x, key)))(params, x)  # noqa: E731
+    (latents, output), (same_latents, twin_output) = run(model), run(twins)
+    for z, same in zip(latents, same_latents, strict=True):
+        np.testing.assert_array_equal(z, same)
+    assert 0 < np.abs(output.x_hat - twin_output.x_hat).max() < 0.1 * np.abs(output.x_hat).max()
+    assert np.any(output.bits[0] != twin_output.bits[0])
