@@ -140,6 +140,15 @@ def test_sizes_that_are_refused_allocate_nothing_huge(file, model, width, height
         tracemalloc.stop()
 
 
+def test_the_callers_limit_counts_for_thin_pictures_too(file, model):
+    header = coding.unpack(file).header._replace(width=3, height=50_000, mode="RGB", tile=1024)
+    data = coding.pack(header, [[b""] * 49] * 2)
+    with pytest.raises(CodecError, match="too long and thin"):
+        decompress(data, model=model, max_pixels=200_000)
+    with pytest.raises(ValueError, match="the message is cut off"):
+        decompress(data, model=model)
+
+
 @pytest.mark.parametrize(("width", "height"), [(1 << 16, 1), (1, 8193), (14_000, 14_000), (1025, 1024)])
 def test_tiles_that_are_too_large_for_the_networks(file, model, width, height):
     """However small the picture is: a tile is grown to what networks are compiled for."""

@@ -104,7 +104,7 @@ def _code(image, model, metadata, max_pixels, prepare):
     pixels, mode, alpha = planes(image)
     height, width = pixels.shape[:2]
     check_size(width, height, max_pixels)
-    grid = grid_of(model, height, width)
+    grid = grid_of(model, height, width, max_pixels=max_pixels)
     streams, z = encode(model, grid, pixels, prepare and prepare(grid))
     chunks = dict(metadata or {})
     if mode == "RGBA":
@@ -166,7 +166,7 @@ def _decode(data, model, region, preview, max_pixels, lost) -> np.ndarray:
         raise CodecError(
             f"this file needs the model with fingerprint {header.fingerprint}, not {model.fingerprint}: give that one"
         )
-    grid = grid_of(model, header.height, header.width, header.tile)
+    grid = grid_of(model, header.height, header.width, header.tile, max_pixels)
     if header.levels != model.config.L or header.lanes != coding.LANES:
         raise CodecError("damaged file: its levels or lanes are not those of its model")
     if region is None and lost is None:
@@ -186,7 +186,9 @@ def _decode(data, model, region, preview, max_pixels, lost) -> np.ndarray:
     return np.dstack([pixels, box.of(alpha)])
 
 
-def grid_of(model: Model, height: int, width: int, tile: int | None = None) -> Grid:
+def grid_of(
+    model: Model, height: int, width: int, tile: int | None = None, max_pixels: int = MAX_PIXELS
+) -> Grid:
     """The grid of a picture. Raises CodecError for tiles that do not fit the model, and for endless strips."""
     whole = Grid(model.config, height, width, 1).stride(model.config.L)
     usual = -(-TILE // whole) * whole
@@ -194,7 +196,7 @@ def grid_of(model: Model, height: int, width: int, tile: int | None = None) -> G
     if tile % whole:
         raise CodecError(f"damaged file: tiles of {tile} pixels do not fit a model of stride {whole}")
     grid = Grid(model.config, height, width, tile)
-    if math.prod(grid.shape(0)) > 2 * max(height * width, MAX_PIXELS):
+    if math.prod(grid.shape(0)) > 2 * max(height * width, max_pixels, TILE * TILE):
         raise CodecError(f"a picture of {width}x{height} is too long and thin for a model of stride {whole}")
     # Networks see a whole tile at a time: what memory that needs must not be for the file to say.
     seen, most = (math.prod(g.compiled(g.box(0, 0), 0)[2:]) for g in (grid, Grid(model.config, usual, usual, usual)))
