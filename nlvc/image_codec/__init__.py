@@ -17,9 +17,10 @@ import numpy as np
 from PIL import Image
 
 from nlvc import coding
+from nlvc.data.decode import MAX_PIXELS
 from nlvc.data.planes import decode_alpha, encode_alpha, planes
 from nlvc.image_codec.choice import choose, lmbda_of, models_in
-from nlvc.image_codec.coder import decode, encode, reconstruct, reduced
+from nlvc.image_codec.coder import decode, encode, reconstruct
 from nlvc.image_codec.model import CodecError, Model, load
 from nlvc.image_codec.tiles import TILE, Box, Grid
 from nlvc.models.frozen import reduction
@@ -28,9 +29,6 @@ __all__ = [
     "Coded", "CodecError", "Model", "analyse", "choose", "compress", "decompress", "lmbda_of", "load", "metadata_of",
     "models_in", "salvage",
 ]  # fmt: skip
-
-MAX_PIXELS = 200_000_000
-"""Larger pictures are refused unless the caller says otherwise: what they need in memory grows with them."""
 
 
 class Coded(NamedTuple):
@@ -72,13 +70,9 @@ def compress(
       ValueError (CodecError, PictureError, ModelError): for a picture or a model that cannot be used.
     """
     model = ready(model, quality=quality)
-    data, grid, z, _, mode = _code(image, model, metadata, max_pixels, None)
-    if verify:
-        whole = Box(0, 0, grid.height, grid.width)
-        decoded = decompress(data, model=model, max_pixels=max_pixels)
-        expected = in_mode(reconstruct(model, grid, z, whole), mode)
-        if not np.array_equal(decoded[..., :3] if mode == "RGBA" else decoded, expected):
-            raise CodecError("the file does not decode to what was encoded; please report it")
+    data, reconstruction = _code(image, model, metadata, max_pixels)
+    if verify and not np.array_equal(decompress(data, model=model, max_pixels=max_pixels), reconstruction()):
+        raise CodecError("the file does not decode to what was encoded; please report it")
     return data
 
 
@@ -93,14 +87,12 @@ def analyse(image, *, model: Model, max_pixels: int = MAX_PIXELS) -> Coded:
         bits.update({level: np.zeros(grid.shape(level)) for level in range(1, model.config.L + 1)})
         return observe
 
-    data, grid, z, alpha, mode = _code(image, model, None, max_pixels, prepare)
-    pixels = in_mode(reconstruct(model, grid, z, Box(0, 0, grid.height, grid.width)), mode)
-    if mode == "RGBA":
-        pixels = np.dstack([pixels, alpha])
-    return Coded(data, pixels, tuple(bits[level] for level in sorted(bits)))
+    data, reconstruction = _code(image, model, None, max_pixels, prepare)
+    return Coded(data, reconstruction(), tuple(bits[level] for level in sorted(bits)))
 
 
-def _code(image, model, metadata, max_pixels, prepare):
+def _code(image, model, metadata, max_pixels, prepare=None):
+    """(the file, a function that gives the encoder's own reconstruction)."""
     pixels, mode, alpha = planes(image)
     height, width = pixels.shape[:2]
     check_size(width, height, max_pixels)
@@ -109,8 +101,15 @@ def _code(image, model, metadata, max_pixels, prepare):
     chunks = dict(metadata or {})
     if mode == "RGBA":
         chunks[coding.ALPHA] = encode_alpha(alpha)
-    header = coding.Header(0, width, height, mode, model.fingerprint, coding.LANES, model.config.L, grid.tile)
-    return coding.pack(header, streams, chunks), grid, z, alpha, mode
+    header = coding.Header(
+        coding.MINOR, width, height, mode, model.fingerprint, coding.LANES, model.config.L, grid.tile
+    )
+
+    def reconstruction():
+        decoded = in_mode(reconstruct(model, grid, z, Box(0, 0, height, width)), mode)
+        return np.dstack([decoded, alpha]) if mode == "RGBA" else decoded
+
+    return coding.pack(header, streams, chunks), reconstruction
 
 
 def decompress(
@@ -182,7 +181,7 @@ def _decode(data, model, region, preview, max_pixels, lost) -> np.ndarray:
     alpha = decode_alpha(file.chunks[coding.ALPHA], header.width, header.height)
     if preview:
         by = reduction(model.config)
-        alpha, box = np.asarray(Image.fromarray(alpha).reduce(by)), reduced(box, by)
+        alpha, box = np.asarray(Image.fromarray(alpha).reduce(by)), box.coarser(by)
     return np.dstack([pixels, box.of(alpha)])
 
 

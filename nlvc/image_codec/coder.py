@@ -71,14 +71,10 @@ def decode(
     Raises:
       ValueError: for a damaged message, if `lost` is not given.
     """
-    config, stride = model.config, model.config.level_strides[0]
-    top, left = region.top // stride, region.left // stride
-    bottom, right = -(-(region.top + region.height) // stride), -(-(region.left + region.width) // stride)
-    inside = Box(top, left, bottom - top, right - left)
-    needed = {1: grid.touched(1, [inside], synthesis_margins(config)[0])}
+    config = model.config
+    needed = {1: grid.touched(1, [region.coarser(config.level_strides[0])], synthesis_margins(config)[0])}
     for level in range(1, config.L):
-        strides = config.level_strides[level]
-        boxes = [Box(*(side // strides for side in grid.box(level, tile))) for tile in needed[level]]
+        boxes = [grid.box(level, tile).coarser(config.level_strides[level]) for tile in needed[level]]
         needed[level + 1] = grid.touched(level + 1, boxes, level_margins(config, level)[0])
     above = None
     for level in range(config.L, 0, -1):
@@ -90,8 +86,8 @@ def decode(
             box.of(units)[:] = in_units(0, means)
             try:
                 if lost is not None and level < config.L:
-                    below = Box(*(side // config.level_strides[level] for side in box))
-                    seen = grid.touched(level + 1, [below], level_margins(config, level)[0])
+                    higher = box.coarser(config.level_strides[level])
+                    seen = grid.touched(level + 1, [higher], level_margins(config, level)[0])
                     if any((level + 1, other) in lost for other in seen):
                         raise CodecError("what it depends on is lost")
                 box.of(units)[:] = in_units(pop(stream(level, tile), tables, indices), means)
@@ -122,12 +118,12 @@ def reconstruct(model: Model, grid: Grid, z: np.ndarray, region: Box, preview: b
     """uint8 (h, w, 3) of a region of the picture, from z_1 in units; or a preview of it."""
     stride, draw_box = model.config.level_strides[0], model.preview if preview else model.synthesise
     if preview:
-        stride, region = stride // reduction(model.config), reduced(region, reduction(model.config))
+        stride, region = stride // reduction(model.config), region.coarser(reduction(model.config))
     out = np.empty((region.height, region.width, 3), np.uint8)
 
     def draw(tile):
         box = grid.box(1, tile)
-        place = Box(*(side * stride for side in box))
+        place = box.finer(stride)
         top, left = max(place.top, region.top), max(place.left, region.left)
         bottom = min(place.top + place.height, region.top + region.height)
         right = min(place.left + place.width, region.left + region.width)
@@ -135,17 +131,8 @@ def reconstruct(model: Model, grid: Grid, z: np.ndarray, region: Box, preview: b
         part = pixels[top - place.top : bottom - place.top, left - place.left : right - place.left]
         out[top - region.top : bottom - region.top, left - region.left : right - region.left] = part
 
-    top, left = region.top // stride, region.left // stride
-    bottom, right = -(-(region.top + region.height) // stride), -(-(region.left + region.width) // stride)
-    each(draw, grid.touched(1, [Box(top, left, bottom - top, right - left)], 0))
+    each(draw, grid.touched(1, [region.coarser(stride)], 0))
     return out
-
-
-def reduced(region: Box, by: int) -> Box:
-    """The pixels of a reduced picture that show a region, all or in part."""
-    top, left = region.top // by, region.left // by
-    bottom, right = -(-(region.top + region.height) // by), -(-(region.left + region.width) // by)
-    return Box(top, left, bottom - top, right - left)
 
 
 def in_units(symbols, means: np.ndarray) -> np.ndarray:

@@ -82,7 +82,7 @@ class Model:
     def infer(self, grid: Grid, level: int, below: np.ndarray, box: Box) -> np.ndarray:
         """z_level in bins, float32 (h, w, C), in a box, from z_{level-1} of the whole picture (its pixels for z_1)."""
         stride, whole = self.config.level_strides[level - 1], grid.compiled(box, level)
-        source = around(below, Box(*(side * stride for side in whole)), self._margins[level - 1])
+        source = around(below, whole.finer(stride), self._margins[level - 1])
         z = self._analyse(source) if level == 1 else self._analyse_level(level - 1, source)
         z = np.asarray(z)[0, : box.height, : box.width]
         if not np.all(np.abs(z) < MAX_SYMBOL):
@@ -96,7 +96,7 @@ class Model:
             indices, means = (self.arrays[f"top/{name}"] for name in ("indices", "means"))
             return self._tables["top"], np.broadcast_to(indices, shape), np.broadcast_to(means, shape)
         stride = self.config.level_strides[level]
-        whole = grid.compiled(Box(*(side // stride for side in box)), level + 1)
+        whole = grid.compiled(box.coarser(stride), level + 1)
         margin, _ = frozen.level_margins(self.config, level)
         means, indices = self._parameters(level, around(above, whole, margin))
         means, indices = (np.asarray(v)[0, : box.height, : box.width] for v in (means, indices))

@@ -25,6 +25,16 @@ class Box(NamedTuple):
         """That part of (H, W, C), a view."""
         return plane[self.top : self.top + self.height, self.left : self.left + self.width]
 
+    def finer(self, by: int) -> "Box":
+        """The same rectangle in positions of a lattice that is `by` times as fine."""
+        return Box(*(side * by for side in self))
+
+    def coarser(self, by: int) -> "Box":
+        """The positions of a lattice that is `by` times as coarse which show the rectangle, all or in part."""
+        top, left = self.top // by, self.left // by
+        bottom, right = -(-(self.top + self.height) // by), -(-(self.left + self.width) // by)
+        return Box(top, left, bottom - top, right - left)
+
 
 class Grid(NamedTuple):
     """A picture of height x width pixels, continued to whole positions of z_L and cut into tiles. Level 0: pixels."""
