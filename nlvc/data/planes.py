@@ -30,14 +30,6 @@ def planes(image) -> tuple[np.ndarray, str, np.ndarray | None]:
     return image[:, :, :3], "RGBA", image[:, :, 3]
 
 
-def to_pixels(x: np.ndarray, mode: str) -> np.ndarray:
-    """x float32 (H, W, 3), nominally in [0, 1], to uint8 (H, W, 3), or (H, W) for mode L: the mean of the channels."""
-    x = np.clip(np.nan_to_num(x), 0, 1)
-    if mode == "L":
-        x = x.mean(axis=2, dtype=np.float32)
-    return np.rint(x * np.float32(255)).astype(np.uint8)
-
-
 def encode_alpha(alpha: np.ndarray) -> bytes:
     """A plane uint8 (H, W) without loss, as PNG."""
     file = io.BytesIO()
