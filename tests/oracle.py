@@ -32,8 +32,9 @@ class Oracle:
         assert np.all(np.abs(total) < 2**30)
         return total
 
-    def enter(self, name, z):
-        return np.clip(self.scaled(name, np.clip(np.asarray(z, np.int64), -LATENT_LIMIT, LATENT_LIMIT)), -128, 127)
+    def enter(self, name, z, layout=lambda z: z):
+        z = np.clip(np.asarray(layout(z), np.int64), -LATENT_LIMIT, LATENT_LIMIT)
+        return np.clip(self.scaled(name, z), -128, 127)
 
     def convolve(self, name, x, block=1):
         return depth_to_space(np.clip(self.scaled(name, self.sums(name, x)), -128, 127), block)

@@ -86,10 +86,15 @@ def synthesis_calibrator(config: Config, params: dict, gain: float, z: np.ndarra
         # No photo gives more by the linear path; the network beside it adds a little.
         most = MEAN_UNITS * (gain * 0.5 * np.abs(analysis).sum(axis=0) * 1.25 + 8)
         unit["basis/largest"] = np.minimum(np.ceil(most), LATENT_LIMIT)
-    # Activations of a sixteenth of what is usual, by channel, go in; the first convolution takes gain * z.
-    usual = np.maximum(np.std(z, axis=(0, 1, 2)), MEAN_UNITS / 4)
+        # Whole grey levels go in, a sixteenth of these; the first convolution takes 4 for the range of a photo.
+        usual = np.full(network["Conv_0"]["kernel"].shape[2], 16 * PIXEL_UNITS)
+        real = 4 * usual / (255 * PIXEL_UNITS)
+    else:
+        # Activations of a sixteenth of what is usual, by channel, go in; the first convolution takes z / gain.
+        usual = np.maximum(np.std(z, axis=(0, 1, 2)), MEAN_UNITS / 4)
+        real = usual / (gain * MEAN_UNITS)
     first = weights["Conv_0"]
-    scaled = {"kernel": np.asarray(first["kernel"]) * (usual / (gain * MEAN_UNITS))[:, None], "bias": first["bias"]}
+    scaled = {"kernel": np.asarray(first["kernel"]) * real[:, None], "bias": first["bias"]}
     return Calibrator({**weights, "Conv_0": scaled}, 1 / usual, unit, config.activation == "gdn")
 
 

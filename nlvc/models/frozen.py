@@ -22,7 +22,7 @@ from jax import Array
 
 from nlvc.config import Config
 from nlvc.models import integer
-from nlvc.models.layers import depth_to_space, stages
+from nlvc.models.layers import REFINEMENTS, depth_to_space, refined_block, space_to_depth, stages
 
 MEAN_UNITS = 16
 """Means and dequantised latents are counted in sixteenths of a bin."""
@@ -46,8 +46,8 @@ class Arithmetic(Protocol):
     `convolve`, `widen` and `finish` are convolutions without borders: each side is shorter by k - 1.
     """
 
-    def enter(self, name: str, z):
-        """Latents in units -> activations."""
+    def enter(self, name: str, z, layout=lambda z: z):
+        """Numbers in units, rearranged by layout -> activations."""
 
     def convolve(self, name: str, x, block: int = 1):
         """Activations -> what `activate` takes, after depth-to-space."""
@@ -86,27 +86,44 @@ def level_synthesis(a: Arithmetic, config: Config, level: int, above) -> tuple:
 
 def synthesis(a: Arithmetic, config: Config, z) -> tuple:
     """z_1 in units, with its margin -> what `finish` and `linear` give, for `pixels`."""
+    if config.linear_path:
+        stride, drawn = config.level_strides[0], a.linear("basis", z)
+        x = a.enter("enter", drawn, lambda x: space_to_depth(depth_to_space(x, stride), refined_block(stride)))
+        return refinement(a, config, x), drawn
     _, *rest = stages(config.transform, config.level_strides[0])
-    residual = config.transform == "residual"
-
-    def activate(name: str, gdn: str, x):
-        return a.normalise(gdn, x) if config.activation == "gdn" else a.activate(name, x)
-
+    activate = activation(a, config)
     x = a.enter("enter", z)
-    if residual:
+    if config.transform == "residual":
         x = activate("Conv_0", "GDN_0", a.convolve("Conv_0", x))
     for number, block in enumerate(reversed(rest)):
-        name, inner = f"Conv_{number + residual}", f"Residual_{number}"
-        if not residual:
-            x = activate(name, f"GDN_{number}", a.convolve(name, x, block))
-            continue
-        stream = a.widen(name, inner, x, block)
-        x = activate(f"{inner}/enter", f"{inner}/GDN_0", a.narrow(f"{inner}/enter", stream))
-        x = activate(f"{inner}/Conv_0", f"{inner}/GDN_1", a.convolve(f"{inner}/Conv_0", x))
-        stream = a.add(inner, stream, a.widen(f"{inner}/Conv_1", inner, x))
-        x = a.activate(f"{inner}/leave", a.narrow(f"{inner}/leave", stream))
-    x = a.finish(f"Conv_{len(rest) + residual}", x)
-    return x, a.linear("basis", z) if config.linear_path else None
+        if config.transform == "residual":
+            inner = f"Residual_{number}"
+            stream = residual(a, config, inner, inner, a.widen(f"Conv_{number + 1}", inner, x, block))
+            x = a.activate(f"{inner}/leave", a.narrow(f"{inner}/leave", stream))
+        else:
+            x = activate(f"Conv_{number}", f"GDN_{number}", a.convolve(f"Conv_{number}", x, block))
+    return a.finish(f"Conv_{len(rest) + (config.transform == 'residual')}", x), None
+
+
+def refinement(a: Arithmetic, config: Config, x):
+    """Activations that show a picture -> what `finish` gives."""
+    stream = a.widen("Conv_0", "stream", x)
+    for number in range(REFINEMENTS):
+        stream = residual(a, config, f"Residual_{number}", "stream", stream)
+    return a.finish("Conv_1", activation(a, config)("last", "GDN_0", a.narrow("last", stream)))
+
+
+def residual(a: Arithmetic, config: Config, name: str, stream_name: str, stream):
+    """A stream -> the same, shorter by two on each side, plus what a residual block adds."""
+    activate = activation(a, config)
+    x = activate(f"{name}/enter", f"{name}/GDN_0", a.narrow(f"{name}/enter", stream))
+    x = activate(f"{name}/Conv_0", f"{name}/GDN_1", a.convolve(f"{name}/Conv_0", x))
+    return a.add(stream_name, stream, a.widen(f"{name}/Conv_1", stream_name, x))
+
+
+def activation(a: Arithmetic, config: Config):
+    """A function of the step's name, the GDN's name, and what to activate."""
+    return lambda name, gdn, x: a.normalise(gdn, x) if config.activation == "gdn" else a.activate(name, x)
 
 
 def level_margins(config: Config, level: int) -> tuple[int, int]:
@@ -116,6 +133,9 @@ def level_margins(config: Config, level: int) -> tuple[int, int]:
 
 def synthesis_margins(config: Config) -> tuple[int, int]:
     """(positions of z_1 that `synthesis` needs around its own, positions before the last depth-to-space left over)."""
+    if config.linear_path:
+        finer = config.level_strides[0] // refined_block(config.level_strides[0])
+        return _margins([(0, finer), (1, 1), *[(2, 1)] * REFINEMENTS, (1, 1)])
     _, *rest = stages(config.transform, config.level_strides[0])
     steps = [(1, 1)] if config.transform == "residual" else []
     for block in reversed(rest):
@@ -155,10 +175,10 @@ def pixels(config: Config, network, linear):
 def grey_levels(config: Config, network, linear):
     """The same above the middle of the range, in units of 1/PIXEL_UNITS."""
     margin, left = synthesis_margins(config)
-    x = depth_to_space(crop(network, left), stages(config.transform, config.level_strides[0])[0])
-    if linear is not None:
-        x = x + depth_to_space(crop(linear, margin), config.level_strides[0])
-    return x
+    stride = config.level_strides[0]
+    if linear is None:
+        return depth_to_space(crop(network, left), stages(config.transform, stride)[0])
+    return depth_to_space(crop(network, left), refined_block(stride)) + depth_to_space(crop(linear, margin), stride)
 
 
 def reduction(config: Config) -> int:
@@ -196,8 +216,8 @@ class Exact:
     def _sums(self, name: str, x: Array) -> Array:
         return integer.convolve(x, self.arrays[f"{name}/kernel"], self.arrays[f"{name}/bias"])
 
-    def enter(self, name: str, z: Array) -> Array:
-        return integer.to_int8(self._scaled(name, jnp.clip(z, -LATENT_LIMIT, LATENT_LIMIT)))
+    def enter(self, name: str, z: Array, layout=lambda z: z) -> Array:
+        return integer.to_int8(self._scaled(name, jnp.clip(layout(z), -LATENT_LIMIT, LATENT_LIMIT)))
 
     def convolve(self, name: str, x: Array, block: int = 1) -> Array:
         return depth_to_space(integer.to_int8(self._scaled(name, self._sums(name, x))), block)

@@ -14,6 +14,9 @@ from jax import Array, lax
 ENERGY_FLOOR = 0.125
 """Standard deviation, in bins, below which an element is nearly always 0 and its energy says nothing."""
 
+REFINEMENTS = 2
+"""Residual blocks of a refinement."""
+
 
 def space_to_depth(x: Array, block: int) -> Array:
     """(B, H, W, C) -> (B, H/block, W/block, block^2 C); H and W must be multiples of block."""
@@ -168,6 +171,11 @@ def _shifted(x: Array, size: int, axis: int) -> Array:
     return jnp.concatenate(
         [lax.slice_in_dim(padded, shift, shift + length, axis=axis) for shift in range(size)], axis=-1
     )
+
+
+def refined_block(stride: int) -> int:
+    """Pixels, in each direction, that a refinement sees as one position."""
+    return min(4, stride)
 
 
 def stages(transform: str, stride: int) -> list[int]:

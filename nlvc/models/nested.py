@@ -21,7 +21,7 @@ from nlvc.models.energy import EnergyPath
 from nlvc.models.factorized import Factorized, init_factorized
 from nlvc.models.layers import depth_to_space, pad_to_multiple, space_to_depth
 from nlvc.models.quantize import add_uniform_noise, round_straight_through
-from nlvc.models.transforms import Analysis, LevelAnalysis, LevelSynthesis, Synthesis
+from nlvc.models.transforms import Analysis, LevelAnalysis, LevelSynthesis, Refinement, Synthesis
 
 SCALE_MIN, SCALE_MAX = 0.11, 256.0
 """Range of the scales of p(z_l | z_{l+1}), in bins: that of the coder's tables."""
@@ -54,7 +54,10 @@ class NestedLatentModel(nn.Module):
         widths = {"filters": config.filters, "latent_filters": config.latent_filters}
         image = {"transform": config.transform, "activation": config.activation, "stride": stride, **widths}
         self.analysis = Analysis(channels=channels[0], zero=config.linear_path, **image)
-        self.synthesis = Synthesis(zero=config.linear_path, fake=config.quantize_aware, **image)
+        if config.linear_path:
+            self.synthesis = Refinement(config.activation, stride, config.filters, config.quantize_aware)
+        else:
+            self.synthesis = Synthesis(fake=config.quantize_aware, **image)
         self.level_analyses = [
             LevelAnalysis(stride=s, channels=c, zero=config.linear_path, **widths)
             for s, c in zip(config.level_strides[1:], channels[1:], strict=True)
@@ -130,10 +133,10 @@ class NestedLatentModel(nn.Module):
     def synthesise(self, z: Array) -> Array:
         """z_1 (B, h, w, C) -> x_hat (B, stride h, stride w, 3), near [0, 1] but not clipped."""
         z = z / self.gain
-        x = self.synthesis(z)
-        if self.config.linear_path:
-            x = x + depth_to_space(jnp.dot(z, self.synthesis_basis.T), self.config.level_strides[0])
-        return x + 0.5
+        if not self.config.linear_path:
+            return self.synthesis(z) + 0.5
+        x = depth_to_space(jnp.dot(z, self.synthesis_basis.T), self.config.level_strides[0])
+        return x + self.synthesis(x) + 0.5
 
     def __call__(self, x: Array, key: Array) -> Output:
         """One training pass: x (B, H, W, 3), a typed key for the noise."""

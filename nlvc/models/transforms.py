@@ -8,11 +8,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from nlvc.models.layers import (
+    REFINEMENTS,
     add_bias,
     convolve,
     depth_to_space,
     gdn,
     pad_to_multiple,
+    refined_block,
     space_to_depth,
     stages,
 )
@@ -119,7 +121,6 @@ class Synthesis(nn.Module):
     stride: int
     filters: int
     latent_filters: int
-    zero: bool
     fake: bool = False
 
     @nn.compact
@@ -135,7 +136,30 @@ class Synthesis(nn.Module):
                 x = Residual(self.activation, **inverse, fake=self.fake)(x)
             else:
                 x = nonlinearity(self.activation, **inverse)(x)
-        return depth_to_space(Conv(3 * first * first, zero=self.zero, fake=self.fake)(x), first)
+        return depth_to_space(Conv(3 * first * first, fake=self.fake)(x), first)
+
+
+class Refinement(nn.Module):
+    """A picture (B, H, W, 3) around zero, as the linear path has drawn it -> what to add to it.
+
+    It sees pixels, so that it corrects blocks and noise after a few hundred steps; a network that sees z_1 alone must
+    first learn the inverse of the linear path.
+    """
+
+    activation: str
+    stride: int
+    filters: int
+    fake: bool = False
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        block = refined_block(self.stride)
+        # Samples of a photo are around 1/4; networks like numbers around 1.
+        x = Conv(self.filters, fake=self.fake)(4 * space_to_depth(x, block))
+        for _ in range(REFINEMENTS):
+            x = Residual(self.activation, inverse=True, fake=self.fake)(x)
+        x = nonlinearity(self.activation, inverse=True)(x)
+        return depth_to_space(Conv(3 * block**2, zero=True, fake=self.fake)(x), block)
 
 
 class LevelAnalysis(nn.Module):

@@ -47,8 +47,12 @@ def networks():
             return jnp.concatenate(frozen.level_parameters(CONFIG, level, *network), -1)
 
         found[level] = margin, run, freeze_level(CONFIG, params, level, latents(12, 12, margin))
-    residual = dataclasses.replace(CONFIG, activation="gdn")
-    for name, config in (("synthesis", CONFIG), ("gdn", GDN), ("residual gdn", residual)):
+    refined = dataclasses.replace(CONFIG, activation="gdn")
+    residual = dataclasses.replace(CONFIG, linear_path=False)
+    residual_gdn = dataclasses.replace(residual, activation="gdn")
+    configs = {"refined": CONFIG, "refined gdn": refined, "plain gdn": GDN}
+    configs |= {"residual": residual, "residual gdn": residual_gdn}
+    for name, config in configs.items():
         margin, _ = frozen.synthesis_margins(config)
         arrays = freeze_synthesis(config, params_of(config), NestedLatentModel(config).gain, latents(12, 12, margin))
         run = lambda a, z, c=config: frozen.pixels(c, *frozen.synthesis(a, c, z))  # noqa: E731
@@ -56,7 +60,9 @@ def networks():
     return found
 
 
-every_network = pytest.mark.parametrize("name", [1, 2, "synthesis", "gdn", "residual gdn"])
+every_network = pytest.mark.parametrize(
+    "name", [1, 2, "refined", "refined gdn", "plain gdn", "residual", "residual gdn"]
+)
 
 
 @every_network

@@ -29,6 +29,7 @@ from nlvc.models.transforms import (
     Conv,
     LevelAnalysis,
     LevelSynthesis,
+    Refinement,
     Residual,
     Synthesis,
 )
@@ -255,9 +256,17 @@ def test_residual_block_keeps_the_shape_and_can_be_the_identity():
     [("plain", "gdn", s) for s in (2, 16)] + [("residual", "gelu", s) for s in (2, 4, 64)] + [("residual", "gdn", 8)],
 )
 def test_shapes_of_analysis_and_synthesis(transform, activation, stride):
-    kind = {"transform": transform, "activation": activation, "stride": stride, "zero": False, **WIDTHS}
-    assert shape_of(Analysis(channels=6, **kind), 2, 3 * stride, 2 * stride, 3) == (2, 3, 2, 6)
+    kind = {"transform": transform, "activation": activation, "stride": stride, **WIDTHS}
+    assert shape_of(Analysis(channels=6, zero=False, **kind), 2, 3 * stride, 2 * stride, 3) == (2, 3, 2, 6)
     assert shape_of(Synthesis(**kind), 2, 3, 2, 6) == (2, 3 * stride, 2 * stride, 3)
+
+
+@pytest.mark.parametrize("stride", [2, 4, 16])
+@pytest.mark.parametrize("activation", ["gdn", "gelu"])
+def test_a_refinement_keeps_the_shape_and_adds_nothing_at_first(activation, stride):
+    network, x = Refinement(activation, stride, filters=5), normal(2, 2 * stride, 3 * stride, 3)
+    params = jax.jit(network.init)(KEY, x)
+    np.testing.assert_array_equal(jax.jit(network.apply)(params, x), np.zeros_like(x))
 
 
 @pytest.mark.parametrize("stride", [1, 2, 4])
