@@ -61,8 +61,8 @@ def build_parser() -> argparse.ArgumentParser:
     # Not a Path, which would forget a slash at the end.
     command.add_argument("output", metavar="OUT", nargs="?", help=".nlvc file or folder; default: beside IN")
     rate = command.add_mutually_exclusive_group()
-    rate.add_argument("--lmbda", type=float, metavar="X", help="of several models the one with the nearest lambda")
-    rate.add_argument("--quality", type=float, metavar="Q", help="the same on a scale from 0 (smallest) to 100")
+    rate.add_argument("--lmbda", type=float, metavar="X", help="rate of a variable model, or of several")
+    rate.add_argument("--quality", type=float, metavar="Q", help="the same from 0 (smallest) to 100")
     command.add_argument("--verify", action="store_true", help="decode every file before it counts")
     command.set_defaults(run=compress)
 
@@ -106,8 +106,7 @@ def compress(arguments: argparse.Namespace) -> int:
     from nlvc import data, image_codec
 
     prepare()
-    lmbda = arguments.lmbda if arguments.quality is None else image_codec.lmbda_of(arguments.quality)
-    model = image_codec.load(image_codec.choose(arguments.model, lmbda=lmbda))
+    model = image_codec.ready(arguments.model, quality=arguments.quality, lmbda=arguments.lmbda)
 
     def convert(source: Path) -> Result:
         picture = data.open_picture(source, max_pixels=arguments.max_pixels)

@@ -62,6 +62,8 @@ class Config:
     """Weight of the distortion."""
     distortion: Literal["mse", "ms-ssim"] = "mse"
     """What is traded against the rate."""
+    rate: Literal["fixed", "variable"] = "fixed"
+    """fixed: one model for lmbda; variable: one for all lambdas from 0.0018 to 0.18, chosen when a photo is coded."""
     quantization: Literal["noise", "mixed"] = "mixed"
     """Stand-in for rounding: noise everywhere, or noise in a level's own rate, straight-through rounding elsewhere."""
 
@@ -144,6 +146,8 @@ class Config:
                 f"patch_size={self.patch_size}: must be at least twice the strides' product, "
                 f"{math.prod(self.level_strides)}, or the deepest level never sees a neighbour while it is trained"
             )
+        if self.rate == "variable" and (self.distortion != "mse" or not self.linear_path):
+            raise ConfigError("rate=variable: needs --distortion=mse and --linear-path")
         if self.distortion == "ms-ssim" and self.patch_size < 161:
             raise ConfigError(f"patch_size={self.patch_size}: the five scales of MS-SSIM need at least 161, say 176")
 

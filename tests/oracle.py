@@ -36,6 +36,10 @@ class Oracle:
         z = np.clip(np.asarray(layout(z), np.int64), -LATENT_LIMIT, LATENT_LIMIT)
         return np.clip(self.scaled(name, z), -128, 127)
 
+    def rescale(self, name, z):
+        z = self.scaled(name, np.clip(np.asarray(z, np.int64), -LATENT_LIMIT, LATENT_LIMIT))
+        return np.clip(z, -LATENT_LIMIT, LATENT_LIMIT)
+
     def convolve(self, name, x, block=1):
         return depth_to_space(np.clip(self.scaled(name, self.sums(name, x)), -128, 127), block)
 

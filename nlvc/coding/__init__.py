@@ -15,7 +15,9 @@ _HOMES = {
         "substack", "indexed",
     ),
     "tables": ("FAMILIES", "SCALES", "Tables", "ideal_bits", "scale_tables", "tables_from_masses"),
-    "bitstream": ("ALPHA", "METADATA", "MINOR", "BitstreamError", "File", "Header", "pack", "read_header", "unpack"),
+    "bitstream": (
+        "ALPHA", "METADATA", "MINOR", "RATE", "BitstreamError", "File", "Header", "pack", "read_header", "unpack",
+    ),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

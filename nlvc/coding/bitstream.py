@@ -21,7 +21,7 @@ MAX_LANES = 255
 MAX_TILE = 1 << 16
 METADATA = ("eXIF", "iCCP", "xMPP")
 """Chunks that are carried along and never looked at."""
-ALPHA, CONTENTS = "ALPH", "TOCS"
+ALPHA, CONTENTS, RATE = "ALPH", "TOCS", "RATE"
 _FIXED = len(MAGIC) + 4 + 8
 _CRC = 4
 _VARINT_BYTES = 6
@@ -125,7 +125,7 @@ def pack(header: Header, streams: list[list[bytes]], chunks: dict[str, bytes] | 
     if len(streams) != header.levels or any(len(level) != count for level in streams):
         raise BitstreamError(f"a file of {header.levels} levels and {count} tiles has a stream for each of both")
     chunks = dict(chunks or {})
-    if unknown := sorted(chunks.keys() - {*METADATA, ALPHA}):
+    if unknown := sorted(chunks.keys() - {*METADATA, ALPHA, RATE}):
         raise BitstreamError(f"unknown chunk {unknown[0]!r}")
     if (ALPHA in chunks) != (header.mode == "RGBA"):
         raise BitstreamError(f"mode {header.mode} and alpha do not go together")
@@ -153,7 +153,7 @@ def unpack(data: bytes) -> File:
     contents = None
     while contents is None:
         name, content, whole, at = _chunk(data, at)
-        known = name in (*METADATA, ALPHA)
+        known = name in (*METADATA, ALPHA, RATE)
         if name == CONTENTS:
             if not whole:
                 raise BitstreamError("damaged .nlvc file: its table of contents does not match its checksum")

@@ -19,15 +19,16 @@ from PIL import Image
 from nlvc import coding
 from nlvc.data.decode import MAX_PIXELS
 from nlvc.data.planes import decode_alpha, encode_alpha, planes
-from nlvc.image_codec.choice import choose, lmbda_of, models_in
+from nlvc.image_codec.choice import checked, choose, models_in
 from nlvc.image_codec.coder import decode, encode, reconstruct
 from nlvc.image_codec.model import CodecError, Model, load
 from nlvc.image_codec.tiles import TILE, Box, Grid
 from nlvc.models.frozen import reduction
+from nlvc.models.rates import QUALITIES, lmbda_of, quality_of
 
 __all__ = [
-    "Coded", "CodecError", "Model", "analyse", "choose", "compress", "decompress", "lmbda_of", "load", "metadata_of",
-    "models_in", "salvage",
+    "Coded", "CodecError", "Model", "analyse", "choose", "compress", "decompress", "load", "metadata_of", "models_in",
+    "ready", "salvage",
 ]  # fmt: skip
 
 
@@ -58,7 +59,7 @@ def compress(
       image: uint8 array (H, W), (H, W, 3) or (H, W, 4), or a Pillow image; grey, RGB, RGB with alpha (which is kept
         exactly). Palettes and CMYK are converted; more than 8 bits are refused.
       model: a `load`ed model, or where it lies: a file, the workdir of a run, or a folder of several.
-      quality: 0 to 100; chooses among several models the one of the nearest rate (`choice.lmbda_of`).
+      quality: 0 to 100, for a model of variable rate, or to choose among several models the one of the nearest rate.
       metadata: blocks that are carried along, by their name in `coding.METADATA`.
       max_pixels: larger pictures are refused.
       verify: decode the result and compare it with the encoder's own reconstruction.
@@ -99,6 +100,8 @@ def _code(image, model, metadata, max_pixels, prepare=None):
     grid = grid_of(model, height, width, max_pixels=max_pixels)
     streams, z = encode(model, grid, pixels, prepare and prepare(grid))
     chunks = dict(metadata or {})
+    if model.quality is not None:
+        chunks[coding.RATE] = bytes([model.quality])
     if mode == "RGBA":
         chunks[coding.ALPHA] = encode_alpha(alpha)
     header = coding.Header(
@@ -165,6 +168,11 @@ def _decode(data, model, region, preview, max_pixels, lost) -> np.ndarray:
         raise CodecError(
             f"this file needs the model with fingerprint {header.fingerprint}, not {model.fingerprint}: give that one"
         )
+    if model.config.rate == "variable":
+        rate = file.chunks.get(coding.RATE, b"")
+        if len(rate) != 1 or rate[0] >= QUALITIES:
+            raise CodecError("damaged file: it does not say at which quality its model was used")
+        model = model.at(rate[0])
     grid = grid_of(model, header.height, header.width, header.tile, max_pixels)
     if header.levels != model.config.L or header.lanes != coding.LANES:
         raise CodecError("damaged file: its levels or lanes are not those of its model")
@@ -226,18 +234,23 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
 
 
 def ready(
-    model: Model | str | Path | None, *, quality: float | None = None, fingerprint: str | None = None
+    model: Model | str | Path | None,
+    *,
+    quality: float | None = None,
+    lmbda: float | None = None,
+    fingerprint: str | None = None,
 ) -> Model:
-    """A model from what the caller gave: itself, or of those at a path the one that `choose` chooses."""
+    """A model from what the caller gave: itself, or of those at a path the one that `choose` chooses, at its rate."""
     if model is None:
         raise CodecError("no model: give model=PATH, the workdir or model.safetensors of a run of nlvc.train")
-    lmbda = None if quality is None else lmbda_of(quality)
-    if isinstance(model, Model):
-        if lmbda is not None:
-            raise CodecError(f"this model has one rate (lambda {model.config.lmbda:g}): leave quality out")
-        return model
-    path = choose(Path(model), lmbda=lmbda, fingerprint=fingerprint)
-    return _loaded(path, path.stat().st_mtime_ns if path.exists() else 0)
+    if quality is not None:
+        lmbda = lmbda_of(checked(quality))
+    if not isinstance(model, Model):
+        path = choose(Path(model), lmbda=lmbda, fingerprint=fingerprint)
+        model = _loaded(path, path.stat().st_mtime_ns if path.exists() else 0)
+    elif lmbda is not None and model.config.rate == "fixed":
+        raise CodecError(f"this model has one rate (lambda {model.config.lmbda:g}): leave quality out")
+    return model.at(quality_of(lmbda)) if lmbda is not None and model.config.rate == "variable" else model
 
 
 @functools.lru_cache(maxsize=4)

@@ -6,15 +6,12 @@ from pathlib import Path
 from nlvc.image_codec.model import CodecError
 from nlvc.models.weights import ModelError, describe_model
 
-LOWEST, HIGHEST = 0.0018, 0.18
-"""The lambdas of qualities 0 and 100: the ends of the field's usual grid for MSE."""
 
-
-def lmbda_of(quality: float) -> float:
-    """Quality in 0..100 -> lambda, evenly in its logarithm. Raises CodecError outside."""
+def checked(quality: float) -> float:
+    """A quality. Raises CodecError outside 0..100."""
     if not 0 <= quality <= 100:
         raise CodecError(f"quality must be between 0 and 100, got {quality:g}")
-    return LOWEST * (HIGHEST / LOWEST) ** (quality / 100)
+    return quality
 
 
 def models_in(path: Path) -> list[Path]:
@@ -37,10 +34,12 @@ def choose(path: Path, *, lmbda: float | None = None, fingerprint: str | None = 
     """
     files = models_in(path)
     if len(files) == 1:
-        if lmbda is not None and not math.isclose(own := describe_model(files[0])[0].lmbda, lmbda, rel_tol=0.01):
-            raise CodecError(
-                f"this model has one rate (lambda {own:g}): leave quality out, or give a folder of several models"
-            )
+        if lmbda is not None:
+            config = describe_model(files[0])[0]
+            if config.rate == "fixed" and not math.isclose(config.lmbda, lmbda, rel_tol=0.01):
+                raise CodecError(
+                    f"this model has one rate (lambda {config.lmbda:g}): leave quality out, or give a folder of several"
+                )
         return files[0]
     about = {file: describe_model(file) for file in files}
     if fingerprint is not None:

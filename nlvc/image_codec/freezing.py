@@ -6,9 +6,10 @@ import numpy as np
 from nlvc import coding
 from nlvc.config import PREDEFINED_PRIORS, Config
 from nlvc.image_codec.model import MAX_SYMBOL, CodecError
-from nlvc.models.freeze import SCALE_STEP, freeze
+from nlvc.models.freeze import SCALE_STEP, Rate, at_rate, freeze
 from nlvc.models.frozen import MEAN_UNITS, SCALE_UNITS
 from nlvc.models.nested import NestedLatentModel, bounded
+from nlvc.models.rates import QUALITIES, hats, lmbda_of
 
 _LOG_SCALES = np.log(coding.SCALES)
 _LOWEST = -512
@@ -24,12 +25,22 @@ def freeze_model(config: Config, params: dict, crops: np.ndarray) -> dict[str, n
     model = NestedLatentModel(config)
     prior = model.apply({"params": params}, config.L, None, None, method="conditional")
     tables, indices, means = top_codec_parameters(config, prior)
-    arrays = freeze(config, params, model.clone().gain, means, crops)
+    if config.rate == "variable":
+        rates = [at_rate(params, weights) for weights in np.asarray(hats(all_lambdas()), np.float64)]
+        arrays = freeze(config, rates, means, crops, seen=range(0, QUALITIES, 25))
+    else:
+        gain = np.full(config.channels, model.clone().gain)
+        arrays = freeze(config, [Rate(params, gain)], means, crops)
     arrays.update({"top/indices": indices, "top/means": means})
     for name, table in (("top", tables), ("levels", coding.scale_tables(config.conditional))):
         arrays.update({f"tables/{name}/{field}": getattr(table, field) for field in ("first", "size", "order", "cdf")})
     arrays["tables/lowest"], arrays["tables/index"] = np.array([_LOWEST], np.int32), scale_indices()
     return arrays
+
+
+def all_lambdas() -> np.ndarray:
+    """(QUALITIES,) float32."""
+    return np.array([lmbda_of(quality) for quality in range(QUALITIES)], np.float32)
 
 
 def scale_indices() -> np.ndarray:

@@ -14,6 +14,8 @@ from nlvc.models import frozen, inference
 from nlvc.models.weights import load_model
 
 MAX_SYMBOL = 1 << 30
+DEFAULT_QUALITY = 50
+"""Of variable models: lambda 0.018."""
 
 
 class CodecError(ValueError):
@@ -58,10 +60,19 @@ def preview(config: Config, weights: dict, z: jax.Array) -> jax.Array:
 
 
 class Model:
-    """Made by `load`, or from a config, the arrays of `freeze` and a fingerprint."""
+    """Made by `load`, or from a config, the arrays of `freeze` and a fingerprint.
 
-    def __init__(self, config: Config, arrays: dict[str, np.ndarray], fingerprint: str):
+    quality: which of a variable model's rates; `at` gives the same model at another.
+    """
+
+    def __init__(
+        self, config: Config, arrays: dict[str, np.ndarray], fingerprint: str, quality: int = DEFAULT_QUALITY
+    ):
         self.config, self.fingerprint, self.arrays = config, fingerprint, arrays
+        self.quality = quality if config.rate == "variable" else None
+        self._others = {self.quality: self}
+        rates = {name: values[quality] for name, values in part(arrays, "rates").items()}
+        arrays = {**arrays, **rates}
         encoder = {name: values.astype(np.float32) for name, values in part(arrays, "encoder").items()}
         encoder, decoder = nested(jax.device_put(encoder)), jax.device_put(part(arrays, "decoder"))
         networks = {name: part(decoder, name) for name in {name.split("/")[0] for name in decoder}}
@@ -75,6 +86,13 @@ class Model:
         self._synthesise = lambda z: synthesise(config, networks["synthesis"], z)
         self._preview = lambda z: preview(config, networks["preview"], z)
         self._tables = {name: coding.Tables(**part(arrays, f"tables/{name}")) for name in ("top", "levels")}
+
+    def at(self, quality: int) -> "Model":
+        """A variable model at a quality from 0 to 100."""
+        if quality not in self._others:
+            other = Model(self.config, self.arrays, self.fingerprint, quality)
+            self._others[quality] = other
+        return self._others[quality]
 
     def __repr__(self) -> str:
         return f"Model(L={self.config.L}, prior={self.config.prior!r}, fingerprint={self.fingerprint!r})"

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from nlvc.models import integer
-from nlvc.models.frozen import ROOTS, STREAM_LIMIT, crop
+from nlvc.models.frozen import LATENT_LIMIT, ROOTS, STREAM_LIMIT, crop
 from nlvc.models.layers import convolve_inside, depth_to_space
 
 GELU_FLOOR = -4.0
@@ -22,12 +22,16 @@ class Calibrator:
     network, (C,); unit: what the outputs of `finish` and `linear` are counted in, by step, (C,).
     """
 
-    def __init__(self, weights: dict, entry: np.ndarray, unit: dict[str, np.ndarray], gdn: bool = False):
+    def __init__(self, weights: dict, entry: np.ndarray, unit: dict[str, np.ndarray], gdn: bool = False, ranges=None):
         self.weights, self.entry, self.unit, self._gdn = weights, entry, unit, gdn
-        self.ranges: dict[str, tuple[float, float]] = {}
+        # Shared by the calibrators of one network at several rates.
+        self.ranges: dict[str, tuple[float, float]] = {} if ranges is None else ranges
 
     def enter(self, name, z, layout=lambda z: z):
         return np.asarray(layout(z), np.float32) * row(self.entry)
+
+    def rescale(self, name, z):
+        return np.clip(np.asarray(z) * row(self.unit[name]), -LATENT_LIMIT, LATENT_LIMIT)
 
     def convolve(self, name, x, block=1):
         x = self._convolve(name, x, block)
@@ -41,6 +45,8 @@ class Calibrator:
             low = -high * 128 / 127
         elif not linear:
             low = max(low, GELU_FLOOR)
+        least, most = self.ranges.get(name, (low, high))
+        low, high = min(low, least), max(high, most)
         self.ranges[name] = low, max(high, low + 1e-3)
 
     def _convolve(self, name, x, block=1):
@@ -66,7 +72,8 @@ class Calibrator:
         beta, gamma = (np.asarray(self.weights[name][field], np.float32) for field in ("beta", "gamma"))
         power = np.dot(x * x, gamma) + row(beta)
         x = x * np.sqrt(power)
-        self.ranges[name] = float(power.max()), float(np.quantile(np.abs(x), 1 - 1e-5))
+        seen = float(power.max()), float(np.quantile(np.abs(x), 1 - 1e-5))
+        self.ranges[name] = tuple(map(max, seen, self.ranges.get(name, (0.0, 0.0))))
         return x
 
     def activate(self, name, x):
@@ -113,16 +120,24 @@ class Freezer:
         self._write(name, **integer.scale(self._float.entry / step, 127)._asdict())
         return step, 0
 
-    def _weights(self, name, incoming, unit, constant, reach):
-        """Kernel, bias and Scale from activations (step, zero) to outputs in units, plus a constant in units."""
+    def _weights(self, name, incoming, unit, constant, reach, largest=0.0):
+        """Kernel, bias and Scale from activations (step, zero) to outputs in units, plus a constant in units.
+
+        largest: bound of |bias| at all rates, so that the kernel is the same at all of them.
+        """
         step, zero = incoming
         kernel = np.asarray(self._float.weights[name]["kernel"], np.float64)
-        bias = np.asarray(self._float.weights[name]["bias"], np.float64) / unit + constant
-        ratio = np.maximum(np.abs(kernel).max(axis=(0, 1, 2)) / 127 * step / unit, np.abs(bias) / 2.0**26 + 1e-9)
-        kernel = np.rint(kernel * step / unit / ratio).astype(np.int8)
-        bias = np.rint(bias / ratio) - zero * kernel.sum(axis=(0, 1, 2), dtype=np.int64)
+        bias = np.asarray(self._float.weights[name]["bias"], np.float64) + constant * unit
+        # What one of the accumulator stands for: small enough for the kernel, large enough for the bias.
+        one = np.maximum(np.abs(kernel).max(axis=(0, 1, 2)) * step / 127, np.maximum(np.abs(bias), largest) / 2.0**26)
+        one = np.maximum(one, 1e-9 * unit)
+        kernel = np.rint(kernel * step / one).astype(np.int8)
+        bias = np.rint(bias / one) - zero * kernel.sum(axis=(0, 1, 2), dtype=np.int64)
         integer.check_accumulators(name, kernel, 128, bias)
-        self._write(name, kernel=kernel, bias=bias.astype(np.int32), **integer.scale(ratio, reach)._asdict())
+        self._write(name, kernel=kernel, bias=bias.astype(np.int32), **integer.scale(one / unit, reach)._asdict())
+
+    def rescale(self, name, _):
+        self._write(name, **integer.scale(self._float.unit[name], LATENT_LIMIT)._asdict())
 
     def convolve(self, name, x, block=1):
         low, high = self._float.ranges[name]
@@ -160,7 +175,7 @@ class Freezer:
 
     def finish(self, name, x):
         unit = self._float.unit[name]
-        self._weights(name, x, unit, np.zeros(len(unit)), 1 << 14)
+        self._weights(name, x, unit, np.zeros(len(unit)), 1 << 14, self._float.unit.get(f"{name}/bias", 0.0))
 
     def widen(self, name, stream, x, block=1):
         # One unit for the whole stream, with room for twice of what was seen.

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from nlvc.models.layers import add_bias, log_energy
+from nlvc.models.rates import at
 
 UNIT = 0.1
 """The maps are stored with entries around 1 and used times this, so that a step of Adam turns them a little."""
@@ -20,16 +21,18 @@ class EnergyPath(nn.Module):
     stride: int
     below: int
     above: int
+    knots: tuple[int, ...] = ()
 
     def setup(self):
         zeros = nn.initializers.zeros
         self.analysis = self.param("analysis", zeros, (self.below, self.above))
-        self.bias = self.param("bias", zeros, (self.above,))
+        self.bias = self.param("bias", zeros, (*self.knots, self.above))
         self.synthesis = self.param("synthesis", zeros, (self.above, self.below))
 
-    def analyse(self, z: Array) -> Array:
+    def analyse(self, z: Array, weights: Array | None = None) -> Array:
         """z_l (B, h, w, C_l) in bins -> its part of z_{l+1}, (B, ceil(h/stride), ceil(w/stride), C_{l+1})."""
-        return add_bias(jnp.dot(log_energy(z, self.stride), UNIT * self.analysis), self.bias)
+        energy = jnp.dot(log_energy(z, self.stride), UNIT * self.analysis)
+        return energy + at(self.bias, weights) if self.knots else add_bias(energy, self.bias)
 
     def synthesise(self, above: Array) -> Array:
         """z_{l+1} (B, h, w, C_{l+1}) -> the change of z_l's log scales, (B, stride h, stride w, C_l)."""

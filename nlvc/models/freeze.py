@@ -1,6 +1,9 @@
 """A trained model to a frozen one: ranges measured on photos, weights in int8, the rest integer scales and tables."""
 
+import collections
 import math
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -14,7 +17,6 @@ from nlvc.models.frozen import (
     MEAN_UNITS,
     PIXEL_UNITS,
     SCALE_UNITS,
-    Exact,
     level_margins,
     level_parameters,
     level_synthesis,
@@ -27,22 +29,12 @@ from nlvc.models.nested import SCALE_MAX, SCALE_MIN, spread
 from nlvc.models.transforms import ZERO_UNIT
 
 SCALE_STEP = math.log(SCALE_MAX / SCALE_MIN) / 63
+LARGEST_LOG_SCALE = 16.0
+"""Bound of the logarithms of scales, with room to spare: a scale of e^16 bins is no latent's."""
 
 
-def freeze_level(config: Config, params: dict, level: int, above: np.ndarray) -> dict[str, np.ndarray]:
-    """The arrays of `frozen.level_synthesis` for p(z_level | z_{level+1}).
-
-    above: z_{level+1} of photos in units, int32 (B, h, w, C), to measure ranges on.
-    """
-    calibrator = level_calibrator(config, params, level)
-    level_synthesis(calibrator, config, level, above)
-    freezer = Freezer(calibrator)
-    level_synthesis(freezer, config, level, None)
-    return freezer.arrays
-
-
-def level_calibrator(config: Config, params: dict, level: int) -> Calibrator:
-    """`frozen.level_synthesis` in float."""
+def level_calibrator(config: Config, params: dict, level: int, ranges: dict | None = None) -> Calibrator:
+    """`frozen.level_synthesis` in float, for p(z_level | z_{level+1})."""
     network = params[f"level_syntheses_{level - 1}"]
     last = last_convolution(network)
     sizes = [np.asarray(spread(params[f"log_scale_{n}"]), np.float64).ravel() for n in (level, level + 1)]
@@ -50,29 +42,28 @@ def level_calibrator(config: Config, params: dict, level: int) -> Calibrator:
     scale_unit = SCALE_STEP / SCALE_UNITS
     unit = {
         last: np.concatenate([1 / (MEAN_UNITS * sizes[0]), np.full(len(log_scale), scale_unit)]) / ZERO_UNIT,
+        f"{last}/bias": LARGEST_LOG_SCALE / ZERO_UNIT,
         "energy": np.full(len(log_scale), scale_unit),
         "energy/largest": np.full(config.level_channels[level], LATENT_LIMIT),
     }
     # The scale itself is the bias of its change.
-    bias = np.asarray(network[last]["bias"], np.float64)
+    bias = np.array(network[last]["bias"], np.float64)
     bias[len(log_scale) :] += (log_scale - math.log(SCALE_MIN)) / ZERO_UNIT
     weights = {**network, last: {"kernel": network[last]["kernel"], "bias": bias}}
     if config.linear_path:
         weights["energy"] = np.asarray(params[f"energy_paths_{level - 1}"]["synthesis"]) * UNIT / MEAN_UNITS
-    return Calibrator(weights, 1 / (MEAN_UNITS * sizes[1]), unit)
+    return Calibrator(weights, 1 / (MEAN_UNITS * sizes[1]), unit, ranges=ranges)
 
 
-def freeze_synthesis(config: Config, params: dict, gain: float, z: np.ndarray) -> dict[str, np.ndarray]:
-    """The arrays of `frozen.synthesis` for p(x | z_1). z: z_1 of photos in units; gain: bins of z_1 for one."""
-    calibrator = synthesis_calibrator(config, params, gain, z)
-    synthesis(calibrator, config, z)
-    freezer = Freezer(calibrator)
-    synthesis(freezer, config, None)
-    return freezer.arrays
+def synthesis_calibrator(
+    config: Config, rate: "Rate", highest: np.ndarray, z: np.ndarray | None, ranges: dict | None = None
+) -> Calibrator:
+    """`frozen.synthesis` in float, for p(x | z_1).
 
-
-def synthesis_calibrator(config: Config, params: dict, gain: float, z: np.ndarray) -> Calibrator:
-    """`frozen.synthesis` in float, for activations of the size of z."""
+    highest: gain (C,) of the highest rate, whose units the networks see; z: z_1 of photos in units, for its size, which
+    matters without the linear path only.
+    """
+    params = rate.params
     network = flat(plain(params["synthesis"]))
     last = last_convolution({name: value for name, value in network.items() if "/" not in name})
     features = network[last]["bias"].shape[0]
@@ -81,10 +72,11 @@ def synthesis_calibrator(config: Config, params: dict, gain: float, z: np.ndarra
     if config.linear_path:
         basis = [np.asarray(params[f"{name}_basis"], np.float64) for name in ("analysis", "synthesis")]
         analysis, back = (b / math.sqrt(len(b)) for b in basis)
-        weights["basis"] = back.T / (gain * MEAN_UNITS)
+        weights["basis"] = back.T / (highest * MEAN_UNITS)[:, None]
+        unit["gain"] = highest / rate.gain
         unit["basis"] = np.full(len(back), 1 / (255 * PIXEL_UNITS))
         # No photo gives more by the linear path; the network beside it adds a little.
-        most = MEAN_UNITS * (gain * 0.5 * np.abs(analysis).sum(axis=0) * 1.25 + 8)
+        most = MEAN_UNITS * (highest * 0.5 * np.abs(analysis).sum(axis=0) * 1.25 + 8)
         unit["basis/largest"] = np.minimum(np.ceil(most), LATENT_LIMIT)
         # Whole grey levels go in, a sixteenth of these; the first convolution takes 4 for the range of a photo.
         usual = np.full(network["Conv_0"]["kernel"].shape[2], 16 * PIXEL_UNITS)
@@ -92,10 +84,10 @@ def synthesis_calibrator(config: Config, params: dict, gain: float, z: np.ndarra
     else:
         # Activations of a sixteenth of what is usual, by channel, go in; the first convolution takes z / gain.
         usual = np.maximum(np.std(z, axis=(0, 1, 2)), MEAN_UNITS / 4)
-        real = usual / (gain * MEAN_UNITS)
+        real = usual / (rate.gain * MEAN_UNITS)
     first = weights["Conv_0"]
     scaled = {"kernel": np.asarray(first["kernel"]) * real[:, None], "bias": first["bias"]}
-    return Calibrator({**weights, "Conv_0": scaled}, 1 / usual, unit, config.activation == "gdn")
+    return Calibrator({**weights, "Conv_0": scaled}, 1 / usual, unit, config.activation == "gdn", ranges)
 
 
 def freeze_preview(config: Config, z: np.ndarray, crops: np.ndarray) -> dict[str, np.ndarray]:
@@ -125,50 +117,89 @@ def flat(params: dict, prefix: str = "") -> dict:
     return found
 
 
-def freeze(config: Config, params: dict, gain: float, top: np.ndarray, crops: np.ndarray) -> dict[str, np.ndarray]:
-    """The arrays encoder/..., decoder/level_1/... and decoder/synthesis/... of a trained model.
+class Rate(NamedTuple):
+    """A model at one rate. params: as of a model of one rate; gain: bins of z_1 for one, (C,)."""
 
-    gain: bins of z_1 for one; top: means of p(z_L) in units, int32 (C or 1,); crops: float32 (N, P, P, 3) in [0, 1], a
-    dozen of 256 pixels or more, to measure ranges on.
+    params: dict
+    gain: np.ndarray
+
+
+def at_rate(params: dict, weights: np.ndarray) -> Rate:
+    """A model of variable rate at one of them. weights: (KNOTS,) by `rates.hats`."""
+    params = jax.tree.map(lambda x: np.asarray(x, np.float64) if np.ndim(x) < 3 else np.asarray(x), params)
+    found = {}
+    for name, value in params.items():
+        if name.startswith("log_"):
+            value = weights @ value
+        elif name.startswith("energy_paths_"):
+            value = {**value, "bias": weights @ value["bias"]}
+        elif name in ("analysis", "synthesis"):
+            value = dict(value)
+            for shift in [key for key in value if key.startswith("shift_")]:
+                layer = f"Conv_{shift.removeprefix('shift_')}"
+                value[layer] = {**value[layer], "bias": value[layer]["bias"] + weights @ value.pop(shift)}
+        found[name] = value
+    return Rate(found, np.exp(found.pop("log_gain")))
+
+
+def freeze(
+    config: Config, rates: list[Rate], top: np.ndarray, crops: np.ndarray, seen: Iterable[int] = (0,)
+) -> dict[str, np.ndarray]:
+    """The arrays encoder/..., decoder/level_1/..., decoder/synthesis/... and decoder/preview/... of a trained model.
+
+    What differs between rates, which is little, has a first axis for them and a name that begins with rates/.
+
+    rates: the only one, or all that can be chosen, the highest last; top: means of p(z_L) in units, int32 (C or 1,);
+    crops: float32 (N, P, P, 3) in [0, 1], a dozen of 256 pixels or more, to measure ranges on; seen: at which rates.
     """
-    encoder = encoder_weights(config, params, gain)
-    latents, x = [], around(crops, inference.margins(config, 0))
-    run = jax.jit(lambda x: inference.analysis(encoder, config, x, inference.margins(config, 0)))
-    latents.append(np.asarray(run(x)))
-    for level in range(1, config.L):
+    ranges: dict[str, dict] = collections.defaultdict(dict)
+    highest, z = rates[-1].gain, None
+    for rate in (rates[index] for index in seen):
+        z = measure(config, rate, highest, top, crops, ranges)
+    each = [{**frozen_networks(config, rate, highest, z, ranges), **encoder_arrays(config, rate)} for rate in rates]
+    arrays = {f"decoder/preview/{name}": value for name, value in freeze_preview(config, z, crops).items()}
+    for name, first in each[0].items():
+        if all(np.array_equal(first, other[name]) for other in each[1:]):
+            arrays[name] = first
+        else:
+            arrays[f"rates/{name}"] = np.stack([other[name] for other in each])
+    return arrays
+
+
+def measure(config: Config, rate: Rate, highest: np.ndarray, top: np.ndarray, crops: np.ndarray, ranges: dict):
+    """Widens the ranges of every network to what crops need. Returns their z_1 in units."""
+    encoder, latents = nested_encoder(config, rate), [crops]
+    for level in range(config.L):
         margin = inference.margins(config, level)
-        run = jax.jit(lambda z, n=level, m=margin: inference.level_analysis(encoder, config, n, z, m))
+        network = inference.level_analysis if level else inference.analysis
+        run = jax.jit(lambda x, n=level, m=margin, f=network: f(encoder, config, *([n] if n else []), x, m))
         latents.append(np.asarray(run(around(latents[-1], margin))))
-    arrays = {f"encoder/{name}": halved(value) for name, value in flatten(encoder).items()}
     means, units = np.reshape(top, (1, 1, 1, -1)), None
     for level in range(config.L, 0, -1):
         if level < config.L:
             above = around(units, level_margins(config, level)[0])
-            network = freeze_level(config, params, level, above)
-            arrays.update({f"decoder/level_{level}/{name}": value for name, value in network.items()})
-            means = level_means(config, level, network, above)
-        z = latents[level - 1]
-        units = np.clip(np.rint(z - means / MEAN_UNITS) * MEAN_UNITS + means, -LATENT_LIMIT, LATENT_LIMIT)
-        units = units.astype(np.int32)
-    networks = {
-        "synthesis": freeze_synthesis(config, params, gain, around(units, synthesis_margins(config)[0])),
-        "preview": freeze_preview(config, units, crops),
-    }
-    for network, members in networks.items():
-        arrays.update({f"decoder/{network}/{name}": value for name, value in members.items()})
-    return arrays
+            calibrator = level_calibrator(config, rate.params, level, ranges[f"level_{level}"])
+            network = level_synthesis(calibrator, config, level, above)
+            means = np.rint(level_parameters(config, level, *network)[0])
+        units = np.rint(latents[level] - means / MEAN_UNITS) * MEAN_UNITS + means
+        units = np.clip(units, -LATENT_LIMIT, LATENT_LIMIT).astype(np.int32)
+    z = around(units, synthesis_margins(config)[0])
+    synthesis(synthesis_calibrator(config, rate, highest, z, ranges["synthesis"]), config, z)
+    return units
 
 
-def level_means(config: Config, level: int, arrays: dict, above: np.ndarray) -> np.ndarray:
-    """Means of p(z_level | z_{level+1}) in units, by the frozen network."""
-    run = jax.jit(lambda z: level_parameters(config, level, *level_synthesis(Exact(arrays), config, level, z)))
-    return np.asarray(run(above)[0])
-
-
-def halved(values: np.ndarray) -> np.ndarray:
-    """Matrices and kernels in float16 where their range allows: half of the file, and an encoder may round."""
-    fits = values.ndim > 1 and 1e-3 < np.abs(values).max() < 1e4
-    return values.astype(np.float16) if fits else values
+def frozen_networks(config: Config, rate: Rate, highest: np.ndarray, z: np.ndarray, ranges: dict) -> dict:
+    """The decoder's networks at one rate, from ranges that are known."""
+    arrays = {}
+    for level in range(1, config.L):
+        freezer = Freezer(level_calibrator(config, rate.params, level, ranges[f"level_{level}"]))
+        level_synthesis(freezer, config, level, None)
+        arrays.update({f"decoder/level_{level}/{name}": value for name, value in freezer.arrays.items()})
+    freezer = Freezer(synthesis_calibrator(config, rate, highest, z, ranges["synthesis"]))
+    synthesis(freezer, config, None)
+    arrays.update({f"decoder/synthesis/{name}": value for name, value in freezer.arrays.items()})
+    gain = {name: value for name, value in freezer.arrays.items() if name.startswith("gain/")}
+    return {**arrays, **{f"decoder/preview/{name}": value for name, value in gain.items()}}
 
 
 def around(x: np.ndarray, margin: int) -> np.ndarray:
@@ -176,13 +207,18 @@ def around(x: np.ndarray, margin: int) -> np.ndarray:
     return np.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode="edge")
 
 
-def encoder_weights(config: Config, params: dict, gain: float) -> dict:
+def encoder_arrays(config: Config, rate: Rate) -> dict[str, np.ndarray]:
+    """What `models.inference` takes, flat, as it is kept."""
+    return {f"encoder/{name}": halved(value) for name, value in flatten(nested_encoder(config, rate)).items()}
+
+
+def nested_encoder(config: Config, rate: Rate) -> dict:
     """What `models.inference` takes: constants multiplied in, float32."""
-    unit = ZERO_UNIT if config.linear_path else 1.0
-    encoder = {"analysis": scaled_last(plain(params["analysis"]), gain * unit)}
+    params, unit = rate.params, ZERO_UNIT if config.linear_path else 1.0
+    encoder = {"analysis": scaled_last(plain(params["analysis"]), unit), "gain": rate.gain}
     if config.linear_path:
         basis = np.asarray(params["analysis_basis"])
-        encoder["basis"] = basis * np.float32(gain / math.sqrt(len(basis)))
+        encoder["basis"] = basis / math.sqrt(len(basis))
     for level in range(1, config.L):
         network = scaled_last(plain(params[f"level_analyses_{level - 1}"]), unit)
         network["entry"] = 1 / np.asarray(spread(params[f"log_scale_{level}"])).ravel()
@@ -190,7 +226,13 @@ def encoder_weights(config: Config, params: dict, gain: float) -> dict:
             path = params[f"energy_paths_{level - 1}"]
             network["energy"], network["energy_bias"] = UNIT * np.asarray(path["analysis"]), np.asarray(path["bias"])
         encoder[f"level_{level}"] = network
-    return encoder
+    return jax.tree.map(np.float32, encoder)
+
+
+def halved(values: np.ndarray) -> np.ndarray:
+    """Matrices and kernels in float16 where their range allows: half of the file, and an encoder may round."""
+    fits = values.ndim > 1 and 1e-3 < np.abs(values).max() < 1e4
+    return values.astype(np.float16) if fits else values
 
 
 def plain(params: dict) -> dict:

@@ -49,6 +49,9 @@ class Arithmetic(Protocol):
     def enter(self, name: str, z, layout=lambda z: z):
         """Numbers in units, rearranged by layout -> activations."""
 
+    def rescale(self, name: str, z):
+        """Latents in units -> the same in the units of the highest rate, cut to LATENT_LIMIT."""
+
     def convolve(self, name: str, x, block: int = 1):
         """Activations -> what `activate` takes, after depth-to-space."""
 
@@ -86,6 +89,8 @@ def level_synthesis(a: Arithmetic, config: Config, level: int, above) -> tuple:
 
 def synthesis(a: Arithmetic, config: Config, z) -> tuple:
     """z_1 in units, with its margin -> what `finish` and `linear` give, for `pixels`."""
+    if config.rate == "variable":
+        z = a.rescale("gain", z)
     if config.linear_path:
         stride, drawn = config.level_strides[0], a.linear("basis", z)
         x = a.enter("enter", drawn, lambda x: space_to_depth(depth_to_space(x, stride), refined_block(stride)))
@@ -188,6 +193,8 @@ def reduction(config: Config) -> int:
 
 def preview(a: Arithmetic, config: Config, z):
     """z_1 in units, without a margin -> a small picture by one linear map, uint8."""
+    if config.rate == "variable":
+        z = a.rescale("gain", z)
     return to_uint8(depth_to_space(a.linear("map", z), config.level_strides[0] // reduction(config)))
 
 
@@ -218,6 +225,9 @@ class Exact:
 
     def enter(self, name: str, z: Array, layout=lambda z: z) -> Array:
         return integer.to_int8(self._scaled(name, jnp.clip(layout(z), -LATENT_LIMIT, LATENT_LIMIT)))
+
+    def rescale(self, name: str, z: Array) -> Array:
+        return jnp.clip(self._scaled(name, jnp.clip(z, -LATENT_LIMIT, LATENT_LIMIT)), -LATENT_LIMIT, LATENT_LIMIT)
 
     def convolve(self, name: str, x: Array, block: int = 1) -> Array:
         return depth_to_space(integer.to_int8(self._scaled(name, self._sums(name, x))), block)

@@ -69,7 +69,7 @@ def analysis(weights: Weights, config: Config, x: Array, margin: int) -> Array:
     if config.linear_path:
         inside = Tile(x - 0.5, margin).cropped(margin)
         z = z + jnp.dot(space_to_depth(inside.x, stride), weights["basis"])
-    return z
+    return z * weights["gain"].reshape(1, 1, 1, -1)
 
 
 def level_analysis(weights: Weights, config: Config, level: int, z: Array, margin: int) -> Array:

@@ -5,31 +5,36 @@
 """
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from nlvc.config import Config
 from nlvc.models.distortion import ms_ssim, mse
 from nlvc.models.nested import Output
 
 
-def rate_distortion(config: Config, output: Output, x: Array) -> tuple[Array, dict[str, Array]]:
+def rate_distortion(
+    config: Config, output: Output, x: Array, lmbda: Array | None = None
+) -> tuple[Array, dict[str, Array]]:
     """The mean Lagrangian of a batch and its named terms.
 
-    x: (B, H, W, 3). The terms: bpp (bits/pixel), bpp_levels (L,) for z_1..z_L, mse (of x in [0, 1]), psnr (dB, mean
-    of the crops), and ms_ssim where that is the distortion.
+    x: (B, H, W, 3); lmbda: (B,), each photo's own for a model of variable rate. Lagrangians grow about as the root of
+    lambda, so there each is divided by that of lambda / 0.013: all rates count alike. The terms: bpp (bits/pixel),
+    bpp_levels (L,) for z_1..z_L, mse (of x in [0, 1]), psnr (dB, mean of the crops), and ms_ssim where that is the
+    distortion.
     """
     pixels = x.shape[1] * x.shape[2]
-    bpp_levels = jnp.stack([jnp.mean(bits) for bits in output.bits]) / pixels
+    bpp_levels = jnp.stack(output.bits) / pixels
     errors = mse(x, output.x_hat)
     terms = {
-        "bpp": jnp.sum(bpp_levels),
-        "bpp_levels": bpp_levels,
+        "bpp": jnp.mean(jnp.sum(bpp_levels, axis=0)),
+        "bpp_levels": jnp.mean(bpp_levels, axis=1),
         "mse": jnp.mean(errors),
         "psnr": jnp.mean(-10 * jnp.log10(jnp.maximum(errors, 1e-10))),
     }
     if config.distortion == "ms-ssim":
         terms["ms_ssim"] = jnp.mean(ms_ssim(x, output.x_hat))
-        distortion = 1 - terms["ms_ssim"]
-    else:
-        distortion = 255.0**2 * terms["mse"]
-    return terms["bpp"] + config.lmbda * distortion, terms
+        return terms["bpp"] + config.lmbda * (1 - terms["ms_ssim"]), terms
+    if lmbda is None:
+        return terms["bpp"] + config.lmbda * 255.0**2 * terms["mse"], terms
+    lagrangians = jnp.sum(bpp_levels, axis=0) + lmbda * 255.0**2 * errors
+    return jnp.mean(lagrangians * lax.rsqrt(lmbda / 0.013)), terms

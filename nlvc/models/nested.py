@@ -15,12 +15,13 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from nlvc.config import PREDEFINED_PRIORS, Config
+from nlvc.config import LAMBDAS, PREDEFINED_PRIORS, Config
 from nlvc.models import priors
 from nlvc.models.energy import EnergyPath
 from nlvc.models.factorized import Factorized, init_factorized
 from nlvc.models.layers import depth_to_space, pad_to_multiple, space_to_depth
 from nlvc.models.quantize import add_uniform_noise, round_straight_through
+from nlvc.models.rates import KNOTS, at, hats
 from nlvc.models.transforms import Analysis, LevelAnalysis, LevelSynthesis, Refinement, Synthesis
 
 SCALE_MIN, SCALE_MAX = 0.11, 256.0
@@ -67,8 +68,11 @@ class NestedLatentModel(nn.Module):
             for s, c in zip(config.level_strides[1:], channels[:-1], strict=True)
         ]
         # The ordinary size of each channel: networks between levels see z / spread and speak of mean / spread.
-        self.log_scales = [self.param(f"log_scale_{level}", nn.initializers.zeros, (c,)) for level, c in
+        knots = (KNOTS,) if config.rate == "variable" else ()
+        self.log_scales = [self.param(f"log_scale_{level}", nn.initializers.zeros, (*knots, c)) for level, c in
                            enumerate(channels, start=1)]  # fmt: skip
+        if knots:
+            self.log_gain = self.param("log_gain", lambda _, shape: log_gains(shape), (*knots, channels[0]))
         if config.linear_path:
             # Stored with entries around 1, so that a step of Adam turns it by a thousandth and not by a thirtieth: the
             # samples of a block share their mean, and larger steps move z_1 by whole bins at once.
@@ -77,7 +81,7 @@ class NestedLatentModel(nn.Module):
             self.analysis_basis = self.param("analysis_basis", start, (samples, channels[0])) / samples**0.5
             self.synthesis_basis = self.param("synthesis_basis", start, (samples, channels[0])) / samples**0.5
             self.energy_paths = [
-                EnergyPath(stride=s, below=below, above=above)
+                EnergyPath(stride=s, below=below, above=above, knots=knots)
                 for s, below, above in zip(config.level_strides[1:], channels[:-1], channels[1:], strict=True)
             ]
         if config.prior == "trainable-logistic":
@@ -87,25 +91,35 @@ class NestedLatentModel(nn.Module):
 
     @property
     def gain(self) -> float:
-        """Bins of z_1 per unit of the analysis."""
+        """Bins of z_1 per unit of the analysis, for a model of one rate."""
         return step_gain(self.config.lmbda if self.config.distortion == "mse" else 0.013)
 
-    def infer(self, x: Array) -> tuple[Array, ...]:
-        """x (B, H, W, 3) in [0, 1] -> z_1..z_L, unquantised, z_l (B, h_l, w_l, C_l) by `Config.level_shapes`."""
+    def gains(self, weights: Array | None) -> float | Array:
+        """The same, (B, 1, 1, C) for a model of variable rate."""
+        return self.gain if weights is None else jnp.exp(at(self.log_gain, weights))
+
+    def infer(self, x: Array, weights: Array | None = None) -> tuple[Array, ...]:
+        """x (B, H, W, 3) in [0, 1] -> z_1..z_L, unquantised, z_l (B, h_l, w_l, C_l) by `Config.level_shapes`.
+
+        weights: (B, KNOTS) by `rates.hats` for a model of variable rate, here and in the other methods.
+        """
         stride = self.config.level_strides[0]
         x = pad_to_multiple(x, stride) - 0.5
-        z = self.analysis(x)
+        z = self.analysis(x, weights)
         if self.config.linear_path:
             z = z + jnp.dot(space_to_depth(x, stride), self.analysis_basis)
-        latents = [self.gain * z]
+        latents = [self.gains(weights) * z]
         for level, (log_scale, transform) in enumerate(zip(self.log_scales, self.level_analyses, strict=False)):
-            z = transform(latents[level] / spread(log_scale))
+            z = transform(latents[level] / spread(at(log_scale, weights)))
             if self.config.linear_path:
-                z = z + self.energy_paths[level].analyse(latents[level])
+                z = z + self.energy_paths[level].analyse(latents[level], weights)
             latents.append(z)
         return tuple(latents)
 
-    def conditional(self, level: int, above: Array | None = None, shape: tuple[int, int] | None = None):
+    def conditional(
+        self, level: int, above: Array | None = None, shape: tuple[int, int] | None = None,
+        weights: Array | None = None,
+    ):  # fmt: skip
         """p(z_level | z_{level+1} = above), or p(z_L) where level is L and above is None.
 
         above: (B, h, w, C). The result broadcasts over z_level; its spatial shape is cut to `shape` if that is given
@@ -113,45 +127,50 @@ class NestedLatentModel(nn.Module):
         """
         if level == self.config.L:
             return self._top()
-        log_scale = self.log_scales[level - 1]
-        parameters = self.level_syntheses[level - 1](above / spread(self.log_scales[level]))
+        log_scale = at(self.log_scales[level - 1], weights)
+        parameters = self.level_syntheses[level - 1](above / spread(at(self.log_scales[level], weights)))
         mean, change = jnp.split(parameters, 2, axis=-1)
         if self.config.linear_path:
             change = change + self.energy_paths[level - 1].synthesise(above)
         if shape is not None:
             mean, change = mean[:, : shape[0], : shape[1]], change[:, : shape[0], : shape[1]]
-        return priors.Prior(self.config.conditional, mean * spread(log_scale), bounded(change + _row(log_scale)))
+        return priors.Prior(self.config.conditional, mean * spread(log_scale), bounded(change + log_scale))
 
     def _top(self):
         config = self.config
         if config.prior in PREDEFINED_PRIORS:
             return priors.Prior(config.prior, jnp.zeros((1, 1, 1, 1)), jnp.full((1, 1, 1, 1), config.prior_scale))
         if config.prior == "trainable-logistic":
-            return priors.logistic(_row(self.prior_mean), bounded(_row(self.log_scales[-1])))
+            # The same at all rates, so that it has one table.
+            log_scale = jnp.mean(self.log_scales[-1].reshape(-1, config.level_channels[-1]), axis=0)
+            return priors.logistic(at(self.prior_mean, None), bounded(at(log_scale, None)))
         return Factorized(**self.prior_factors)
 
-    def synthesise(self, z: Array) -> Array:
+    def synthesise(self, z: Array, weights: Array | None = None) -> Array:
         """z_1 (B, h, w, C) -> x_hat (B, stride h, stride w, 3), near [0, 1] but not clipped."""
-        z = z / self.gain
+        z = z / self.gains(weights)
         if not self.config.linear_path:
             return self.synthesis(z) + 0.5
         x = depth_to_space(jnp.dot(z, self.synthesis_basis.T), self.config.level_strides[0])
-        return x + self.synthesis(x) + 0.5
+        return x + self.synthesis(x, weights) + 0.5
 
-    def __call__(self, x: Array, key: Array) -> Output:
-        """One training pass: x (B, H, W, 3), a typed key for the noise."""
-        latents = self.infer(x)
+    def __call__(self, x: Array, key: Array, weights: Array | None = None) -> Output:
+        """One training pass: x (B, H, W, 3), a typed key for the noise, weights by `rates.hats` for variable rate."""
+        if weights is None and self.config.rate == "variable":
+            weights = hats(jnp.full(x.shape[:1], LAMBDAS[-1]))
+        latents = self.infer(x, weights)
         bits, above = [], None
         for level in range(self.config.L, 0, -1):
             z = latents[level - 1]
             noisy = add_uniform_noise(jax.random.fold_in(key, level), z)
-            prior = self.conditional(level, above, z.shape[1:3])
+            prior = self.conditional(level, above, z.shape[1:3], weights)
             bits.append(jnp.sum(prior.coded_bits(noisy), axis=(1, 2, 3)))
             # What the level below is given: with mixed quantisation just what the decoder will have. A level that says
             # little is nearly always 0 there, and noise would teach its readers something that never comes.
             mixed = self.config.quantization == "mixed"
             above = round_straight_through(z, getattr(prior, "mean", 0.0)) if mixed else noisy
-        return Output(self.synthesise(above)[:, : x.shape[1], : x.shape[2]], tuple(reversed(bits)))
+        x_hat = self.synthesise(above, weights)
+        return Output(x_hat[:, : x.shape[1], : x.shape[2]], tuple(reversed(bits)))
 
 
 def bounded(log_scale: Array) -> Array:
@@ -161,13 +180,14 @@ def bounded(log_scale: Array) -> Array:
 
 
 def spread(log_scale: Array) -> Array:
-    """(C,) -> (1, 1, 1, C): the ordinary size of z with its noise, in bins.
+    """The ordinary size of z with its noise, in bins.
 
     The noise (standard deviation 1/sqrt 12) keeps a silent channel from being divided by next to nothing: one rare 1
     in it would drown all others, and a bin too far from the mean at a small scale costs thousands of bits.
     """
-    return _row(jnp.exp(log_scale)) + 12**-0.5
+    return jnp.exp(log_scale) + 12**-0.5
 
 
-def _row(values: Array) -> Array:
-    return values.reshape(1, 1, 1, -1)
+def log_gains(shape: tuple[int, int]) -> Array:
+    """(KNOTS, C): the logarithm of `step_gain` at the knots."""
+    return jnp.broadcast_to(jnp.log(jnp.array([step_gain(lmbda) for lmbda in LAMBDAS]))[:, None], shape)

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nlvc.config import Config
+from nlvc.config import LAMBDAS, Config
+from nlvc.models import rates
 from nlvc.models.energy import UNIT
 from nlvc.models.layers import log_energy
 from nlvc.models.nested import NestedLatentModel
@@ -30,42 +31,52 @@ def initialise(config: Config, key: jax.Array, crops: np.ndarray) -> dict:
 
     N should be about 1000: a transform of 128 crops does not fit other photos, and costs 0.4 dB.
     """
-    model = NestedLatentModel(config)
+    model, variable = NestedLatentModel(config), config.rate == "variable"
     params = jax.jit(model.init)(key, jnp.asarray(crops[:1]), key)["params"]
     if config.linear_path:
         basis = karhunen_loeve(crops, config.level_strides[0], config.channels)
         basis = jnp.asarray(basis * np.float32(len(basis) ** 0.5))
         # Two copies: the training step gives away its buffers, and no buffer can be given twice.
         params = {**params, "analysis_basis": basis, "synthesis_basis": basis.copy()}
-    infer = jax.jit(lambda params, x: model.apply({"params": params}, x, method="infer"))
+    infer = jax.jit(lambda params, x, weights: model.apply({"params": params}, x, weights, method="infer"))
     # For the levels' statistics, of fewer numbers, a part of the crops is enough.
-    batches = [jnp.asarray(crops[first : first + 64]) for first in range(0, min(len(crops), 256), 64)]
+    size = 64 if not variable else 16
+    batches = [jnp.asarray(crops[first : first + size]) for first in range(0, min(len(crops), 4 * size), size)]
     for level in range(1, config.L + 1):
-        # Level by level, because the level above sees z_l / spread.
-        z = np.concatenate([infer(params, batch)[level - 1] for batch in batches])
-        deviation = np.maximum(np.sqrt(np.mean(z * z, axis=(0, 1, 2))), 1e-3)
+        # Level by level, because the level above sees z_l / spread; and at every knot of a variable rate.
+        latents = []
+        for weights in rates.hats(jnp.array(LAMBDAS)) if variable else [None]:
+            spread_out = lambda batch, w=weights: None if w is None else jnp.tile(w[None], (len(batch), 1))  # noqa: E731
+            latents.append(np.concatenate([infer(params, x, spread_out(x))[level - 1] for x in batches]))
+        deviations = [np.maximum(np.sqrt(np.mean(z * z, axis=(0, 1, 2))), 1e-3) for z in latents]
         if level > 1 and not config.linear_path:
-            params = _scale_output(params, f"level_analyses_{level - 2}", START_DEVIATION / deviation)
-            deviation = np.full_like(deviation, START_DEVIATION)
+            params = _scale_output(params, f"level_analyses_{level - 2}", START_DEVIATION / deviations[0])
+            deviations = [np.full_like(deviations[0], START_DEVIATION)]
         if level < config.L and config.linear_path:
-            path, deviation = energy_path(z, config.level_strides[level], config.level_channels[level])
+            path, deviations = energy_path(latents, config.level_strides[level], config.level_channels[level])
+            path["bias"] = path["bias"] if variable else path["bias"][0]
             params = {**params, f"energy_paths_{level - 1}": jax.tree.map(jnp.asarray, path)}
         family = config.conditional if level < config.L else "logistic"
-        log_scale = np.log(np.maximum(_SCALE_OF_STD[family] * deviation, 0.05))
-        params = {**params, f"log_scale_{level}": jnp.asarray(log_scale, jnp.float32)}
+        log_scale = np.log(np.maximum(_SCALE_OF_STD[family] * np.stack(deviations), 0.05))
+        log_scale = jnp.asarray(log_scale if variable else log_scale[0], jnp.float32)
+        params = {**params, f"log_scale_{level}": log_scale}
     return params
 
 
-def energy_path(z: np.ndarray, stride: int, components: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """The start of an `EnergyPath` above z (N, h, w, C), and the standard deviations (C,) that its scales multiply.
+def energy_path(
+    latents: list[np.ndarray], stride: int, components: int
+) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
+    """The start of an `EnergyPath` above z, and the standard deviations (C,) that its scales multiply.
+
+    latents: z (N, h, w, C) at each knot of the rate, or at the only one; the bias has a row for each.
 
     An error of d in a log scale costs about d^2 nats an element, so a component coded in bins of width D costs
     stride^2 D^2 / 12 - ln D nats: least at D^2 = 6 / stride^2. Energies of few samples are noisy in all components
     alike; those that do not rise above that floor, the median, start silent.
     """
-    energies = np.asarray(log_energy(jnp.asarray(z), stride), np.float64)
-    centre = energies.mean(axis=(0, 1, 2))
-    rows = (energies - centre).reshape(-1, z.shape[-1])
+    energies = [np.asarray(log_energy(jnp.asarray(z), stride), np.float64) for z in latents]
+    centres = [energy.mean(axis=(0, 1, 2)) for energy in energies]
+    rows = np.concatenate([(e - c).reshape(-1, e.shape[-1]) for e, c in zip(energies, centres, strict=True)])
     strengths, vectors = np.linalg.eigh(rows.T @ rows / len(rows))
     heard = np.maximum(1 - np.median(strengths) / np.maximum(strengths, 1e-12), 0)[::-1][:components]
     vectors = vectors[:, ::-1][:, :components]
@@ -73,10 +84,13 @@ def energy_path(z: np.ndarray, stride: int, components: int) -> tuple[dict[str, 
     coded = np.round(rows @ analysis)
     # Least squares, with a trace of ridge because silent components are all zero.
     synthesis = np.linalg.solve(coded.T @ coded + 1e-3 * len(coded) * np.eye(components), coded.T @ rows)
-    change = (coded @ synthesis).reshape(energies.shape).repeat(stride, axis=1).repeat(stride, axis=2)
-    deviation = np.sqrt(np.mean((z / np.exp(change[:, : z.shape[1], : z.shape[2]])) ** 2, axis=(0, 1, 2)))
-    path = {"analysis": analysis / UNIT, "bias": -centre @ analysis, "synthesis": synthesis / UNIT}
-    return {name: value.astype(np.float32) for name, value in path.items()}, deviation
+    deviations = []
+    for z, energy, change in zip(latents, energies, np.split(coded @ synthesis, len(latents)), strict=True):
+        change = change.reshape(energy.shape).repeat(stride, axis=1).repeat(stride, axis=2)
+        deviations.append(np.sqrt(np.mean((z / np.exp(change[:, : z.shape[1], : z.shape[2]])) ** 2, axis=(0, 1, 2))))
+    bias = np.stack([-centre @ analysis for centre in centres])
+    path = {"analysis": analysis / UNIT, "bias": bias, "synthesis": synthesis / UNIT}
+    return {name: value.astype(np.float32) for name, value in path.items()}, deviations
 
 
 def _scale_output(params: dict, transform: str, gain: jax.Array) -> dict:

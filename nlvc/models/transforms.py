@@ -19,6 +19,7 @@ from nlvc.models.layers import (
     stages,
 )
 from nlvc.models.quantize import fake_quantise
+from nlvc.models.rates import KNOTS, at
 
 ZERO_UNIT = 0.05
 """What the weights of a layer that starts at zero are counted in. Adam moves the weights of its thousand inputs by the
@@ -102,10 +103,12 @@ class Analysis(nn.Module):
     zero: bool
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, weights: Array | None = None) -> Array:
         *early, last = stages(self.transform, self.stride)
-        for block in early:
+        for number, block in enumerate(early):
             x = Conv(self.filters)(space_to_depth(x, block))
+            if weights is not None:
+                x = x + at(self.param(f"shift_{number}", nn.initializers.zeros, (KNOTS, self.filters)), weights)
             x = Residual(self.activation)(x) if self.transform == "residual" else nonlinearity(self.activation)(x)
         x = space_to_depth(x, last)
         if self.transform == "residual":
@@ -152,10 +155,12 @@ class Refinement(nn.Module):
     fake: bool = False
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, weights: Array | None = None) -> Array:
         block = refined_block(self.stride)
         # Samples of a photo are around 1/4; networks like numbers around 1.
         x = Conv(self.filters, fake=self.fake)(4 * space_to_depth(x, block))
+        if weights is not None:
+            x = x + at(self.param("shift_0", nn.initializers.zeros, (KNOTS, self.filters)), weights)
         for _ in range(REFINEMENTS):
             x = Residual(self.activation, inverse=True, fake=self.fake)(x)
         x = nonlinearity(self.activation, inverse=True)(x)

@@ -1,5 +1,6 @@
 """The training state and the one pure step that changes it."""
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -9,9 +10,10 @@ import optax
 from flax import struct
 from jax import Array
 
-from nlvc.config import Config
+from nlvc.config import LAMBDAS, Config
 from nlvc.models.loss import rate_distortion
 from nlvc.models.nested import NestedLatentModel
+from nlvc.models.rates import hats
 from nlvc.models.start import initialise
 
 
@@ -66,9 +68,11 @@ def make_train_step(config: Config) -> Callable[[TrainState, Array], tuple[Train
 
     def step(state: TrainState, batch: Array) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        lmbda = sample_lambdas(config, jax.random.fold_in(key, 0), len(batch))
+        weights = None if lmbda is None else hats(lmbda)
 
         def loss(params):
-            return rate_distortion(config, model.apply({"params": params}, batch, key), batch)
+            return rate_distortion(config, model.apply({"params": params}, batch, key, weights), batch, lmbda)
 
         (value, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
         updates, opt_state = transform.update(gradients, state.opt_state, state.params)
@@ -83,13 +87,27 @@ def make_train_step(config: Config) -> Callable[[TrainState, Array], tuple[Train
     return jax.jit(step, donate_argnames="state")
 
 
+def sample_lambdas(config: Config, key: Array, count: int) -> Array | None:
+    """(count,) lambdas, even in their logarithm, for a model of variable rate."""
+    if config.rate == "fixed":
+        return None
+    low, high = math.log(LAMBDAS[0]), math.log(LAMBDAS[-1])
+    # One from each of `count` equal parts of the range: every batch sees small and large ones.
+    places = (jnp.arange(count) + jax.random.uniform(key, (count,))) / count
+    return jnp.exp(low + (high - low) * places)
+
+
 def make_validation(config: Config, crops: np.ndarray) -> Callable[[dict], dict[str, Array]]:
     """The jitted measure params -> metrics of fixed crops (N, P, P, 3) in [0, 1], always under the same noise."""
     model, key = NestedLatentModel(config), jax.random.key(0)
+    lmbda = weights = None
+    if config.rate == "variable":  # in turns
+        lmbda = jnp.resize(jnp.array(LAMBDAS), len(crops))
+        weights = hats(lmbda)
 
     @jax.jit
     def measure(params: dict, batch: Array) -> dict[str, Array]:
-        value, metrics = rate_distortion(config, model.apply({"params": params}, batch, key), batch)
+        value, metrics = rate_distortion(config, model.apply({"params": params}, batch, key, weights), batch, lmbda)
         return {"loss": value, **metrics}
 
     return lambda params: measure(params, jnp.asarray(crops))
