@@ -35,7 +35,7 @@ from nlvc.image_codec.coder import in_units
 from nlvc.image_codec.freezing import freeze_model
 from nlvc.image_codec.model import nested, part
 from nlvc.models import frozen, inference
-from nlvc.models.freeze import around, level_calibrator, synthesis_calibrator
+from nlvc.models.freeze import Rate, around, level_calibrator, synthesis_calibrator
 from nlvc.models.nested import NestedLatentModel
 from nlvc.train import FREEZING_CROPS
 from nlvc.training.checkpoint import Checkpoints
@@ -75,7 +75,8 @@ class Arm:
         """uint8, given z_1 with its margin."""
         if self.exact:
             return np.asarray(self.model._synthesise(z))
-        a = synthesis_calibrator(self.config, self.params, NestedLatentModel(self.config).gain, z)
+        gain = np.full(self.config.channels, NestedLatentModel(self.config).gain)
+        a = synthesis_calibrator(self.config, Rate(self.params, gain), gain, z)
         levels = frozen.grey_levels(self.config, *frozen.synthesis(a, self.config, z))
         return np.clip(np.rint(np.asarray(levels) / frozen.PIXEL_UNITS + 127.5), 0, 255).astype(np.uint8)
 

@@ -7,7 +7,9 @@ import pytest
 
 import nlvc
 from nlvc import coding, image_codec
-from nlvc.image_codec import CodecError, choose, lmbda_of, models_in
+from nlvc.image_codec import CodecError, choose, models_in
+from nlvc.image_codec.choice import checked
+from nlvc.models.rates import lmbda_of, quality_of
 from nlvc.models.weights import ModelError, describe_model
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
@@ -29,7 +31,9 @@ def test_qualities_are_even_in_the_logarithm_of_lambda():
     assert [lmbda_of(q) for q in (0, 50, 100)] == pytest.approx([0.0018, 0.018, 0.18])
     for quality in (-1, 101, float("nan")):
         with pytest.raises(CodecError, match="quality must be between 0 and 100"):
-            lmbda_of(quality)
+            checked(quality)
+    assert [quality_of(lmbda_of(q)) for q in range(101)] == list(range(101))
+    assert quality_of(1e-9) == 0 and quality_of(9) == 100
 
 
 @pytest.mark.parametrize("lmbda", [1e-9, 0.004, 0.006, 0.03, 0.05, 9])

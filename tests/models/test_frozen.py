@@ -10,7 +10,8 @@ from oracle import Oracle
 
 from nlvc.config import tiny
 from nlvc.models import frozen
-from nlvc.models.freeze import freeze_level, freeze_synthesis
+from nlvc.models.calibration import Freezer
+from nlvc.models.freeze import Rate, level_calibrator, synthesis_calibrator
 from nlvc.models.nested import NestedLatentModel
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -35,6 +36,14 @@ def latents(height, width, margin=0, batch=2):
     return np.rint(z).astype(np.int32)
 
 
+def arrays_of(calibrator, network, z):
+    """The frozen network, its ranges measured on z."""
+    freezer = Freezer(calibrator)
+    network(calibrator, z)
+    network(freezer, None)
+    return freezer.arrays
+
+
 @pytest.fixture(scope="module")
 def networks():
     """{name: (margin, function of arithmetic and z, arrays)} of the networks of one model and the GDN of another."""
@@ -46,7 +55,9 @@ def networks():
             network = frozen.level_synthesis(a, CONFIG, level, z)
             return jnp.concatenate(frozen.level_parameters(CONFIG, level, *network), -1)
 
-        found[level] = margin, run, freeze_level(CONFIG, params, level, latents(12, 12, margin))
+        network = lambda a, z, n=level: frozen.level_synthesis(a, CONFIG, n, z)  # noqa: E731
+        arrays = arrays_of(level_calibrator(CONFIG, params, level), network, latents(12, 12, margin))
+        found[level] = margin, run, arrays
     refined = dataclasses.replace(CONFIG, activation="gdn")
     residual = dataclasses.replace(CONFIG, linear_path=False)
     residual_gdn = dataclasses.replace(residual, activation="gdn")
@@ -54,7 +65,9 @@ def networks():
     configs |= {"residual": residual, "residual gdn": residual_gdn}
     for name, config in configs.items():
         margin, _ = frozen.synthesis_margins(config)
-        arrays = freeze_synthesis(config, params_of(config), NestedLatentModel(config).gain, latents(12, 12, margin))
+        z, rate = latents(12, 12, margin), Rate(params_of(config), np.full(5, NestedLatentModel(config).gain))
+        network = lambda a, z, c=config: frozen.synthesis(a, c, z)  # noqa: E731
+        arrays = arrays_of(synthesis_calibrator(config, rate, rate.gain, z), network, z)
         run = lambda a, z, c=config: frozen.pixels(c, *frozen.synthesis(a, c, z))  # noqa: E731
         found[name] = margin, run, arrays
     return found

@@ -9,7 +9,7 @@ import pytest
 
 from nlvc.config import tiny
 from nlvc.models import inference
-from nlvc.models.freeze import encoder_weights
+from nlvc.models.freeze import Rate, nested_encoder
 from nlvc.models.nested import NestedLatentModel
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -31,7 +31,7 @@ every_network = pytest.mark.parametrize(
 @functools.cache
 def network(name, level):
     """(config, margin, function of the input with its margin) of random weights."""
-    config, weights = CONFIGS[name], encoder_weights(CONFIGS[name], params_of(name), gain_of(name))
+    config, weights = CONFIGS[name], weights_of(name)
     margin = inference.margins(config, level)
     if level == 0:
         return config, margin, jax.jit(lambda x: inference.analysis(weights, config, x, margin))
@@ -47,8 +47,9 @@ def params_of(name):
     return jax.tree.map(lambda p: RNG.normal(0, size(p), p.shape).astype(np.float32), shapes)
 
 
-def gain_of(name):
-    return NestedLatentModel(CONFIGS[name]).gain
+def weights_of(name):
+    config = CONFIGS[name]
+    return nested_encoder(config, Rate(params_of(name), np.full(config.channels, NestedLatentModel(config).gain)))
 
 
 def samples(name, level, height, width):
@@ -110,7 +111,7 @@ def test_the_margins_are_the_least_there_are(name, level):
 def test_a_margin_of_one_stride_less_is_refused(name, level):
     config, margin, _ = network(name, level)
     stride = config.level_strides[level]
-    weights = encoder_weights(config, params_of(name), gain_of(name))
+    weights = weights_of(name)
     run = inference.analysis if level == 0 else functools.partial(inference.level_analysis, level=level)
     inputs = {"x" if level == 0 else "z": samples(name, level, 3 * stride + 2 * margin, 3 * stride + 2 * margin)}
     assert jax.eval_shape(lambda: run(weights, config, **inputs, margin=margin)).shape[1:3] == (3, 3)

@@ -153,9 +153,15 @@ def coded_energies(path, z, stride=2):
     return above, np.asarray(module.apply({"params": path}, above, method="synthesise"))
 
 
+def one_rate(z, **sizes):
+    """`energy_path` for a model of one rate."""
+    path, (deviation,) = energy_path([z], **sizes)
+    return {**path, "bias": path["bias"][0]}, deviation
+
+
 def test_one_component_tells_the_size_that_all_channels_share():
     z, size = busy_and_calm()
-    path, deviation = energy_path(z, stride=2, components=8)
+    path, deviation = one_rate(z, stride=2, components=8)
     above, change = coded_energies(path, z)
     assert np.mean(above != 0, axis=(0, 1, 2)).argmax() == 0 and np.any(above[..., 0])
     # The noise of a channel's four samples must not be told: nearly all that is said is the size.
@@ -168,7 +174,7 @@ def test_one_component_tells_the_size_that_all_channels_share():
 
 def test_deviations_are_those_of_z_over_what_the_energies_tell():
     z, _ = busy_and_calm()
-    path, deviation = energy_path(z, stride=2, components=8)
+    path, deviation = one_rate(z, stride=2, components=8)
     _, change = coded_energies(path, z)
     np.testing.assert_allclose(np.sqrt(np.mean((z / np.exp(change)) ** 2, axis=(0, 1, 2))), deviation, rtol=1e-3)
 
@@ -176,7 +182,7 @@ def test_deviations_are_those_of_z_over_what_the_energies_tell():
 def test_the_energies_save_more_bits_than_they_cost():
     """Against the best scale that does not change from place to place, in nats of a Gaussian."""
     z, _ = busy_and_calm()
-    path, deviation = energy_path(z, stride=2, components=8)
+    path, deviation = one_rate(z, stride=2, components=8)
     above, change = coded_energies(path, z)
     saved = np.log(np.sqrt(np.mean(z**2, axis=(0, 1, 2)))).mean() - np.mean(np.log(deviation) + change)
     _, counts = np.unique(above[..., 0], return_counts=True)
@@ -186,7 +192,7 @@ def test_the_energies_save_more_bits_than_they_cost():
 
 def test_equal_energies_everywhere_are_not_told():
     z = np.random.default_rng(2).normal(size=(256, 4, 4, 8)).astype(np.float32) * 3
-    path, deviation = energy_path(z, stride=2, components=8)
+    path, deviation = one_rate(z, stride=2, components=8)
     above, _ = coded_energies(path, z)
     assert np.mean(above != 0) < 0.01
     np.testing.assert_allclose(deviation, 3, rtol=0.1)
@@ -194,7 +200,7 @@ def test_equal_energies_everywhere_are_not_told():
 
 def test_sides_that_are_no_multiple_and_fewer_components():
     z = busy_and_calm()[0][:, :3, :1]
-    path, deviation = energy_path(z, stride=2, components=5)
+    path, deviation = one_rate(z, stride=2, components=5)
     assert {name: value.shape for name, value in path.items()} == {
         "analysis": (8, 5), "bias": (5,), "synthesis": (5, 8)
     }  # fmt: skip
