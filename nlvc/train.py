@@ -183,7 +183,8 @@ def signals():
 def default_workdir(config: Config) -> str:
     """runs/ and what most often differs between runs."""
     name = Path(config.data.removeprefix("tfds:")).name
-    return f"runs/{config.preset}-L{config.L}-{config.prior}-{config.lmbda:g}-{name}-seed{config.seed}"
+    rate = f"{config.lmbda:g}" if config.rate == "fixed" else config.rate
+    return f"runs/{config.preset}-L{config.L}-{config.prior}-{rate}-{name}-seed{config.seed}"
 
 
 def claim(workdir: Path, config: Config) -> None:
