@@ -9,7 +9,7 @@ import numpy as np
 from nlvc.config import Config
 from nlvc.image_codec.freezing import freeze_model
 from nlvc.models.freeze import last_convolution
-from nlvc.models.nested import NestedLatentModel
+from nlvc.models.nested import NestedLatentModel, log_gains
 from nlvc.models.transforms import ZERO_UNIT
 
 
@@ -21,6 +21,8 @@ def random_params(config: Config, seed: int = 0) -> dict:
     params = jax.tree.map(lambda s: rng.normal(0, (s.shape[-1] / s.size) ** 0.5, s.shape).astype(np.float32), shapes)
     # Inverse GDNs one behind the other would grow without end.
     params = jax.tree.map_with_path(lambda path, p: p * (0.1 if "gamma" in str(path) else 1), params)
+    if config.rate == "variable":
+        params["log_gain"] = np.asarray(log_gains(params["log_gain"].shape))
     if config.linear_path:
         # Beside the linear path networks count in small units, and would say next to nothing.
         for network in params.values():
