@@ -6,7 +6,7 @@ import numpy as np
 from nlvc import coding
 from nlvc.config import PREDEFINED_PRIORS, Config
 from nlvc.image_codec.model import MAX_SYMBOL, CodecError
-from nlvc.models.freeze import SCALE_STEP, Rate, at_rate, freeze
+from nlvc.models.freeze import SCALE_STEP, at_rate, freeze
 from nlvc.models.frozen import MEAN_UNITS, SCALE_UNITS
 from nlvc.models.nested import NestedLatentModel, bounded
 from nlvc.models.rates import QUALITIES, hats, lmbda_of
@@ -29,8 +29,7 @@ def freeze_model(config: Config, params: dict, crops: np.ndarray) -> dict[str, n
         rates = [at_rate(params, weights) for weights in np.asarray(hats(all_lambdas()), np.float64)]
         arrays = freeze(config, rates, means, crops, seen=range(0, QUALITIES, 25))
     else:
-        gain = np.full(config.channels, model.clone().gain)
-        arrays = freeze(config, [Rate(params, gain)], means, crops)
+        arrays = freeze(config, [params], means, crops)
     arrays.update({"top/indices": indices, "top/means": means})
     for name, table in (("top", tables), ("levels", coding.scale_tables(config.conditional))):
         arrays.update({f"tables/{name}/{field}": getattr(table, field) for field in ("first", "size", "order", "cdf")})

@@ -26,9 +26,9 @@ class CodecError(ValueError):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def analyse(config: Config, margin: int, weights: dict, pixels: jax.Array) -> jax.Array:
+def analyse(config: Config, margin: int, weights: dict, pixels: jax.Array, inside: tuple) -> jax.Array:
     """uint8 pixels with a margin -> z_1 in bins."""
-    return inference.analysis(weights, config, pixels.astype(jnp.float32) / 255, margin)
+    return inference.analysis(weights, config, pixels.astype(jnp.float32) / 255, margin, inside)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -48,9 +48,9 @@ def parameters(config: Config, level: int, weights: dict, lowest: jax.Array, ind
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def synthesise(config: Config, weights: dict, z: jax.Array) -> jax.Array:
+def synthesise(config: Config, weights: dict, z: jax.Array, inside: tuple) -> jax.Array:
     """z_1 in units with a margin -> uint8 pixels."""
-    return frozen.pixels(config, *frozen.synthesis(frozen.Exact(weights), config, z.astype(jnp.int32)))
+    return frozen.pixels(config, *frozen.synthesis(frozen.Exact(weights), config, z.astype(jnp.int32), inside))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -65,9 +65,7 @@ class Model:
     quality: which of a variable model's rates; `at` gives the same model at another.
     """
 
-    def __init__(
-        self, config: Config, arrays: dict[str, np.ndarray], fingerprint: str, quality: int = DEFAULT_QUALITY
-    ):
+    def __init__(self, config: Config, arrays: dict[str, np.ndarray], fingerprint: str, quality: int = DEFAULT_QUALITY):
         self.config, self.fingerprint, self.arrays = config, fingerprint, arrays
         self.quality = quality if config.rate == "variable" else None
         self._others = {self.quality: self}
@@ -78,12 +76,12 @@ class Model:
         networks = {name: part(decoder, name) for name in {name.split("/")[0] for name in decoder}}
         lowest, index = (jnp.asarray(arrays[f"tables/{name}"]) for name in ("lowest", "index"))
         margins = self._margins = [inference.margins(config, level) for level in range(config.L)]
-        self._analyse = lambda pixels: analyse(config, margins[0], encoder, pixels)
+        self._analyse = lambda pixels, inside: analyse(config, margins[0], encoder, pixels, inside)
         self._analyse_level = lambda level, z: analyse_level(config, level, margins[level], encoder, z)
         self._parameters = lambda level, above: parameters(
             config, level, networks[f"level_{level}"], lowest, index, above
         )
-        self._synthesise = lambda z: synthesise(config, networks["synthesis"], z)
+        self._synthesise = lambda z, inside: synthesise(config, networks["synthesis"], z, inside)
         self._preview = lambda z: preview(config, networks["preview"], z)
         self._tables = {name: coding.Tables(**part(arrays, f"tables/{name}")) for name in ("top", "levels")}
 
@@ -101,7 +99,7 @@ class Model:
         """z_level in bins, float32 (h, w, C), in a box, from z_{level-1} of the whole picture (its pixels for z_1)."""
         stride, whole = self.config.level_strides[level - 1], grid.compiled(box, level)
         source = around(below, whole.finer(stride), self._margins[level - 1])
-        z = self._analyse(source) if level == 1 else self._analyse_level(level - 1, source)
+        z = self._analyse(source, grid.borders(whole, 1)) if level == 1 else self._analyse_level(level - 1, source)
         z = np.asarray(z)[0, : box.height, : box.width]
         if not np.all(np.abs(z) < MAX_SYMBOL):
             raise CodecError(f"z_{level} of this photo is not finite or too large; the model was not trained well")
@@ -124,7 +122,7 @@ class Model:
         """uint8 (stride h, stride w, 3) of a box of z_1, given all of z_1 in units."""
         margin, _ = frozen.synthesis_margins(self.config)
         whole, stride = grid.compiled(box, 1), self.config.level_strides[0]
-        pixels = self._synthesise(around(z, whole, margin))
+        pixels = self._synthesise(around(z, whole, margin), grid.borders(whole, margin))
         return np.asarray(pixels)[0, : stride * box.height, : stride * box.width]
 
     def preview(self, grid: Grid, z: np.ndarray, box: Box) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nlvc.config import Config
+from nlvc.models.lapped import borders
 
 TILE = 1024
 """Usual side of a tile in pixels: the networks see a quarter more, and a message's own few bytes do not count."""
@@ -80,6 +81,13 @@ class Grid(NamedTuple):
         """The box, grown down and right to a size that networks are compiled for."""
         step = max(1, STEP // self.stride(level))
         return box._replace(height=-(-box.height // step) * step, width=-(-box.width // step) * step)
+
+    def borders(self, box: Box, margin: int) -> tuple[np.ndarray, np.ndarray]:
+        """Which borders between rows, and columns, of a box of z_1 and its margin lie inside the picture."""
+        return tuple(
+            borders(first, count, margin, total)
+            for first, count, total in zip(box[:2], box[2:], self.shape(1), strict=True)
+        )
 
 
 def around(plane: np.ndarray, box: Box, margin: int) -> np.ndarray:

@@ -7,6 +7,7 @@ import numpy as np
 
 from nlvc.models import integer
 from nlvc.models.frozen import LATENT_LIMIT, ROOTS, STREAM_LIMIT, crop
+from nlvc.models.lapped import across
 from nlvc.models.layers import convolve_inside, depth_to_space
 
 GELU_FLOOR = -4.0
@@ -84,6 +85,10 @@ class Calibrator:
 
     def linear(self, name, z):
         return np.dot(np.asarray(z, np.float32), np.asarray(self.weights[name], np.float32)) / row(self.unit[name])
+
+    def lap(self, name, x, block, inside):
+        x = depth_to_space(x, block)
+        return across(x, block, lambda odd: np.dot(odd, np.float32(self.weights[name])), lambda x: 0.5 * x, inside)
 
 
 def function_of(name: str):
@@ -205,4 +210,7 @@ class Freezer:
         integer.check_accumulators(name, weights, largest)
         high, low = integer.limbs(weights)
         limbs = {"high": high, "low": low, "largest": largest.astype(np.int32)}
-        self._write(name, **limbs, **integer.scale(ratio, 1 << 14)._asdict())
+        self._write(name, **limbs, **integer.scale(ratio, self._float.unit.get(f"{name}/reach", 1 << 14))._asdict())
+
+    def lap(self, name, x, block, inside):
+        self.linear(name, None)

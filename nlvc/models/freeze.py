@@ -3,13 +3,12 @@
 import collections
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from nlvc.config import Config
-from nlvc.models import inference
+from nlvc.models import inference, lapped
 from nlvc.models.calibration import Calibrator, Freezer
 from nlvc.models.energy import UNIT
 from nlvc.models.frozen import (
@@ -56,14 +55,14 @@ def level_calibrator(config: Config, params: dict, level: int, ranges: dict | No
 
 
 def synthesis_calibrator(
-    config: Config, rate: "Rate", highest: np.ndarray, z: np.ndarray | None, ranges: dict | None = None
+    config: Config, params: dict, highest: np.ndarray, z: np.ndarray | None, ranges: dict | None = None
 ) -> Calibrator:
     """`frozen.synthesis` in float, for p(x | z_1).
 
     highest: gain (C,) of the highest rate, whose units the networks see; z: z_1 of photos in units, for its size, which
     matters without the linear path only.
     """
-    params = rate.params
+    gain = gain_of(params)
     network = flat(plain(params["synthesis"]))
     last = last_convolution({name: value for name, value in network.items() if "/" not in name})
     features = network[last]["bias"].shape[0]
@@ -73,10 +72,15 @@ def synthesis_calibrator(
         basis = [np.asarray(params[f"{name}_basis"], np.float64) for name in ("analysis", "synthesis")]
         analysis, back = (b / math.sqrt(len(b)) for b in basis)
         weights["basis"] = back.T / (highest * MEAN_UNITS)[:, None]
-        unit["gain"] = highest / rate.gain
+        unit["gain"] = highest / gain
         unit["basis"] = np.full(len(back), 1 / (255 * PIXEL_UNITS))
+        # Orthogonal, so what goes in comes out; odd parts are differences, twice as large as samples.
+        weights["lap"] = lapped.turn(config.level_strides[0])
+        unit["lap"] = np.ones(len(weights["lap"]))
+        unit["lap/largest"], unit["lap/reach"] = np.full(len(weights["lap"]), LATENT_LIMIT), 1 << 15
         # No photo gives more by the linear path; the network beside it adds a little.
-        most = MEAN_UNITS * (highest * 0.5 * np.abs(analysis).sum(axis=0) * 1.25 + 8)
+        reach = np.abs(lapped.functions(analysis, config.level_strides[0])).sum(axis=(1, 2, 3))
+        most = MEAN_UNITS * (highest * 0.5 * reach * 1.25 + 8)
         unit["basis/largest"] = np.minimum(np.ceil(most), LATENT_LIMIT)
         # Whole grey levels go in, a sixteenth of these; the first convolution takes 4 for the range of a photo.
         usual = np.full(network["Conv_0"]["kernel"].shape[2], 16 * PIXEL_UNITS)
@@ -84,7 +88,7 @@ def synthesis_calibrator(
     else:
         # Activations of a sixteenth of what is usual, by channel, go in; the first convolution takes z / gain.
         usual = np.maximum(np.std(z, axis=(0, 1, 2)), MEAN_UNITS / 4)
-        real = usual / (rate.gain * MEAN_UNITS)
+        real = usual / (gain * MEAN_UNITS)
     first = weights["Conv_0"]
     scaled = {"kernel": np.asarray(first["kernel"]) * real[:, None], "bias": first["bias"]}
     return Calibrator({**weights, "Conv_0": scaled}, 1 / usual, unit, config.activation == "gdn", ranges)
@@ -117,15 +121,13 @@ def flat(params: dict, prefix: str = "") -> dict:
     return found
 
 
-class Rate(NamedTuple):
-    """A model at one rate. params: as of a model of one rate; gain: bins of z_1 for one, (C,)."""
-
-    params: dict
-    gain: np.ndarray
+def gain_of(params: dict) -> np.ndarray:
+    """Bins of z_1 for one, (C,)."""
+    return np.exp(np.asarray(params["log_gain"], np.float64))
 
 
-def at_rate(params: dict, weights: np.ndarray) -> Rate:
-    """A model of variable rate at one of them. weights: (KNOTS,) by `rates.hats`."""
+def at_rate(params: dict, weights: np.ndarray) -> dict:
+    """A model of variable rate at one of them, as one of that rate. weights: (KNOTS,) by `rates.hats`."""
     params = jax.tree.map(lambda x: np.asarray(x, np.float64) if np.ndim(x) < 3 else np.asarray(x), params)
     found = {}
     for name, value in params.items():
@@ -139,24 +141,25 @@ def at_rate(params: dict, weights: np.ndarray) -> Rate:
                 layer = f"Conv_{shift.removeprefix('shift_')}"
                 value[layer] = {**value[layer], "bias": value[layer]["bias"] + weights @ value.pop(shift)}
         found[name] = value
-    return Rate(found, np.exp(found.pop("log_gain")))
+    return found
 
 
 def freeze(
-    config: Config, rates: list[Rate], top: np.ndarray, crops: np.ndarray, seen: Iterable[int] = (0,)
+    config: Config, rates: list[dict], top: np.ndarray, crops: np.ndarray, seen: Iterable[int] = (0,)
 ) -> dict[str, np.ndarray]:
     """The arrays encoder/..., decoder/level_1/..., decoder/synthesis/... and decoder/preview/... of a trained model.
 
     What differs between rates, which is little, has a first axis for them and a name that begins with rates/.
 
-    rates: the only one, or all that can be chosen, the highest last; top: means of p(z_L) in units, int32 (C or 1,);
-    crops: float32 (N, P, P, 3) in [0, 1], a dozen of 256 pixels or more, to measure ranges on; seen: at which rates.
+    rates: the parameters, or those of all rates that can be chosen, the highest last; top: means of p(z_L) in units,
+    int32 (C or 1,); crops: float32 (N, P, P, 3) in [0, 1], a dozen of 256 pixels or more, to measure ranges on; seen:
+    at which rates.
     """
     ranges: dict[str, dict] = collections.defaultdict(dict)
-    highest, z = rates[-1].gain, None
-    for rate in (rates[index] for index in seen):
-        z = measure(config, rate, highest, top, crops, ranges)
-    each = [{**frozen_networks(config, rate, highest, z, ranges), **encoder_arrays(config, rate)} for rate in rates]
+    highest, z = gain_of(rates[-1]), None
+    for index in seen:
+        z = measure(config, rates[index], highest, top, crops, ranges)
+    each = [{**frozen_networks(config, p, highest, z, ranges), **encoder_arrays(config, p)} for p in rates]
     arrays = {f"decoder/preview/{name}": value for name, value in freeze_preview(config, z, crops).items()}
     for name, first in each[0].items():
         if all(np.array_equal(first, other[name]) for other in each[1:]):
@@ -166,36 +169,41 @@ def freeze(
     return arrays
 
 
-def measure(config: Config, rate: Rate, highest: np.ndarray, top: np.ndarray, crops: np.ndarray, ranges: dict):
+def measure(config: Config, params: dict, highest: np.ndarray, top: np.ndarray, crops: np.ndarray, ranges: dict):
     """Widens the ranges of every network to what crops need. Returns their z_1 in units."""
-    encoder, latents = nested_encoder(config, rate), [crops]
+    encoder, latents = nested_encoder(config, params), [crops]
     for level in range(config.L):
         margin = inference.margins(config, level)
-        network = inference.level_analysis if level else inference.analysis
-        run = jax.jit(lambda x, n=level, m=margin, f=network: f(encoder, config, *([n] if n else []), x, m))
+        if level:
+            run = jax.jit(lambda x, n=level, m=margin: inference.level_analysis(encoder, config, n, x, m))
+        else:
+            sides = [side // config.level_strides[0] for side in crops.shape[1:3]]
+            inside = tuple(lapped.borders(0, side, 1, side) for side in sides)
+            run = jax.jit(lambda x, m=margin, i=inside: inference.analysis(encoder, config, x, m, i))
         latents.append(np.asarray(run(around(latents[-1], margin))))
     means, units = np.reshape(top, (1, 1, 1, -1)), None
     for level in range(config.L, 0, -1):
         if level < config.L:
             above = around(units, level_margins(config, level)[0])
-            calibrator = level_calibrator(config, rate.params, level, ranges[f"level_{level}"])
+            calibrator = level_calibrator(config, params, level, ranges[f"level_{level}"])
             network = level_synthesis(calibrator, config, level, above)
             means = np.rint(level_parameters(config, level, *network)[0])
         units = np.rint(latents[level] - means / MEAN_UNITS) * MEAN_UNITS + means
         units = np.clip(units, -LATENT_LIMIT, LATENT_LIMIT).astype(np.int32)
-    z = around(units, synthesis_margins(config)[0])
-    synthesis(synthesis_calibrator(config, rate, highest, z, ranges["synthesis"]), config, z)
+    margin = synthesis_margins(config)[0]
+    z, inside = around(units, margin), [lapped.borders(0, side, margin, side) for side in units.shape[1:3]]
+    synthesis(synthesis_calibrator(config, params, highest, z, ranges["synthesis"]), config, z, inside)
     return units
 
 
-def frozen_networks(config: Config, rate: Rate, highest: np.ndarray, z: np.ndarray, ranges: dict) -> dict:
+def frozen_networks(config: Config, params: dict, highest: np.ndarray, z: np.ndarray, ranges: dict) -> dict:
     """The decoder's networks at one rate, from ranges that are known."""
     arrays = {}
     for level in range(1, config.L):
-        freezer = Freezer(level_calibrator(config, rate.params, level, ranges[f"level_{level}"]))
+        freezer = Freezer(level_calibrator(config, params, level, ranges[f"level_{level}"]))
         level_synthesis(freezer, config, level, None)
         arrays.update({f"decoder/level_{level}/{name}": value for name, value in freezer.arrays.items()})
-    freezer = Freezer(synthesis_calibrator(config, rate, highest, z, ranges["synthesis"]))
+    freezer = Freezer(synthesis_calibrator(config, params, highest, z, ranges["synthesis"]))
     synthesis(freezer, config, None)
     arrays.update({f"decoder/synthesis/{name}": value for name, value in freezer.arrays.items()})
     gain = {name: value for name, value in freezer.arrays.items() if name.startswith("gain/")}
@@ -207,15 +215,15 @@ def around(x: np.ndarray, margin: int) -> np.ndarray:
     return np.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode="edge")
 
 
-def encoder_arrays(config: Config, rate: Rate) -> dict[str, np.ndarray]:
+def encoder_arrays(config: Config, params: dict) -> dict[str, np.ndarray]:
     """What `models.inference` takes, flat, as it is kept."""
-    return {f"encoder/{name}": halved(value) for name, value in flatten(nested_encoder(config, rate)).items()}
+    return {f"encoder/{name}": halved(value) for name, value in flatten(nested_encoder(config, params)).items()}
 
 
-def nested_encoder(config: Config, rate: Rate) -> dict:
+def nested_encoder(config: Config, params: dict) -> dict:
     """What `models.inference` takes: constants multiplied in, float32."""
-    params, unit = rate.params, ZERO_UNIT if config.linear_path else 1.0
-    encoder = {"analysis": scaled_last(plain(params["analysis"]), unit), "gain": rate.gain}
+    unit = ZERO_UNIT if config.linear_path else 1.0
+    encoder = {"analysis": scaled_last(plain(params["analysis"]), unit), "gain": gain_of(params)}
     if config.linear_path:
         basis = np.asarray(params["analysis_basis"])
         encoder["basis"] = basis / math.sqrt(len(basis))

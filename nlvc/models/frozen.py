@@ -21,7 +21,7 @@ import numpy as np
 from jax import Array
 
 from nlvc.config import Config
-from nlvc.models import integer
+from nlvc.models import integer, lapped
 from nlvc.models.layers import REFINEMENTS, depth_to_space, refined_block, space_to_depth, stages
 
 MEAN_UNITS = 16
@@ -76,6 +76,9 @@ class Arithmetic(Protocol):
     def linear(self, name: str, z):
         """A linear map of latents in units -> int32 in the network's own units."""
 
+    def lap(self, name: str, x, block: int, inside):
+        """What `linear` says of blocks -> the picture (B, H, W, 3) by `lapped.postfilter`, int32."""
+
 
 def level_synthesis(a: Arithmetic, config: Config, level: int, above) -> tuple:
     """z_{level+1} in units, with its margin -> what `finish` and `linear` give, for `level_parameters`."""
@@ -87,13 +90,19 @@ def level_synthesis(a: Arithmetic, config: Config, level: int, above) -> tuple:
     return x, a.linear("energy", above) if config.linear_path else None
 
 
-def synthesis(a: Arithmetic, config: Config, z) -> tuple:
-    """z_1 in units, with its margin -> what `finish` and `linear` give, for `pixels`."""
+def synthesis(a: Arithmetic, config: Config, z, inside=(None, None)) -> tuple:
+    """z_1 in units, with its margin -> what `finish` gives and the linear path's picture or None, for `pixels`.
+
+    inside: which borders between rows, and columns, of z_1 lie inside the picture, by `lapped.borders`; None: all.
+    """
     if config.rate == "variable":
         z = a.rescale("gain", z)
     if config.linear_path:
-        stride, drawn = config.level_strides[0], a.linear("basis", z)
-        x = a.enter("enter", drawn, lambda x: space_to_depth(depth_to_space(x, stride), refined_block(stride)))
+        stride = config.level_strides[0]
+        drawn = a.lap("lap", a.linear("basis", z), stride, inside)
+        # The outer half of the outer blocks has not seen its neighbours.
+        seen = refined_block(stride) * _unseen(stride)
+        x = a.enter("enter", drawn, lambda x: space_to_depth(crop(x, seen), refined_block(stride)))
         return refinement(a, config, x), drawn
     _, *rest = stages(config.transform, config.level_strides[0])
     activate = activation(a, config)
@@ -140,12 +149,17 @@ def synthesis_margins(config: Config) -> tuple[int, int]:
     """(positions of z_1 that `synthesis` needs around its own, positions before the last depth-to-space left over)."""
     if config.linear_path:
         finer = config.level_strides[0] // refined_block(config.level_strides[0])
-        return _margins([(0, finer), (1, 1), *[(2, 1)] * REFINEMENTS, (1, 1)])
+        return _margins([(0, finer), (_unseen(config.level_strides[0]) + 1, 1), *[(2, 1)] * REFINEMENTS, (1, 1)])
     _, *rest = stages(config.transform, config.level_strides[0])
     steps = [(1, 1)] if config.transform == "residual" else []
     for block in reversed(rest):
         steps += [(1, block)] + ([(2, 1)] if config.transform == "residual" else [])
     return _margins([*steps, (1, 1)])
+
+
+def _unseen(stride: int) -> int:
+    """Positions of a refinement in half a block of the linear path."""
+    return max(stride // 2, refined_block(stride)) // refined_block(stride)
 
 
 def _margins(steps: list[tuple[int, int]]) -> tuple[int, int]:
@@ -172,18 +186,18 @@ def level_parameters(config: Config, level: int, network, energy) -> tuple:
     return mean, log_scale
 
 
-def pixels(config: Config, network, linear):
+def pixels(config: Config, network, drawn):
     """uint8 (B, stride h, stride w, 3) for the positions without the margin."""
-    return to_uint8(grey_levels(config, network, linear))
+    return to_uint8(grey_levels(config, network, drawn))
 
 
-def grey_levels(config: Config, network, linear):
+def grey_levels(config: Config, network, drawn):
     """The same above the middle of the range, in units of 1/PIXEL_UNITS."""
     margin, left = synthesis_margins(config)
     stride = config.level_strides[0]
-    if linear is None:
+    if drawn is None:
         return depth_to_space(crop(network, left), stages(config.transform, stride)[0])
-    return depth_to_space(crop(network, left), refined_block(stride)) + depth_to_space(crop(linear, margin), stride)
+    return depth_to_space(crop(network, left), refined_block(stride)) + crop(drawn, margin * stride)
 
 
 def reduction(config: Config) -> int:
@@ -259,3 +273,8 @@ class Exact:
         largest = self.arrays[f"{name}/largest"].reshape(1, 1, 1, -1)
         sums = integer.dot(jnp.clip(z, -largest, largest), self.arrays[f"{name}/high"], self.arrays[f"{name}/low"])
         return self._scaled(name, sums)
+
+    def lap(self, name: str, x: Array, block: int, inside) -> Array:
+        x = depth_to_space(x, block)
+        turned = lambda odd: self.linear(name, odd.reshape(1, 1, -1, block // 2)).reshape(odd.shape)  # noqa: E731
+        return lapped.across(x, block, turned, lambda x: (x + 1) >> 1, inside)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from nlvc.config import Config
+from nlvc.models.lapped import prefilter
 from nlvc.models.layers import convolve_inside, gdn, log_energy, space_to_depth, stages
 
 Weights = dict
@@ -44,8 +45,12 @@ class Tile:
         return Tile(space_to_depth(whole.x, block), whole.margin // block)
 
 
-def analysis(weights: Weights, config: Config, x: Array, margin: int) -> Array:
-    """Photos (B, H, W, 3) in [0, 1], margin included -> z_1 in bins, (B, h, w, C), without."""
+def analysis(weights: Weights, config: Config, x: Array, margin: int, inside) -> Array:
+    """Photos (B, H, W, 3) in [0, 1], margin included -> z_1 in bins, (B, h, w, C), without.
+
+    inside: which borders between rows, and columns, of z_1 and one more on each side lie inside the picture, by
+    `lapped.borders`.
+    """
     stride = config.level_strides[0]
     *early, last = stages(config.transform, stride)
     residual = config.transform == "residual"
@@ -67,8 +72,8 @@ def analysis(weights: Weights, config: Config, x: Array, margin: int) -> Array:
     tile = tile.convolved(network[f"Conv_{number}"])
     z = tile.cropped(tile.margin).x
     if config.linear_path:
-        inside = Tile(x - 0.5, margin).cropped(margin)
-        z = z + jnp.dot(space_to_depth(inside.x, stride), weights["basis"])
+        blocks = Tile(x - 0.5, margin).cropped(margin - stride).mapped(lambda x: prefilter(x, stride, inside))
+        z = z + jnp.dot(space_to_depth(blocks.cropped(stride).x, stride), weights["basis"])
     return z * weights["gain"].reshape(1, 1, 1, -1)
 
 

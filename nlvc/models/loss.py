@@ -1,7 +1,7 @@
 """The rate-distortion Lagrangian, with its units (Ballé et al. 2017; Pérez-Gonzalo et al. 2024).
 
-    mse:      loss = bits/pixel + lmbda * 255^2 * MSE         x in [0, 1]; bpp counts pixels, MSE samples
-    ms-ssim:  loss = bits/pixel + lmbda * (1 - MS-SSIM)
+mse:      loss = bits/pixel + lmbda * 255^2 * MSE         x in [0, 1]; bpp counts pixels, MSE samples
+ms-ssim:  loss = bits/pixel + lmbda * (1 - MS-SSIM)
 """
 
 import jax.numpy as jnp
@@ -17,11 +17,12 @@ def rate_distortion(
 ) -> tuple[Array, dict[str, Array]]:
     """The mean Lagrangian of a batch and its named terms.
 
-    x: (B, H, W, 3); lmbda: (B,), each photo's own for a model of variable rate. Lagrangians grow about as the root of
-    lambda, so there each is divided by that of lambda / 0.013: all rates count alike. The terms: bpp (bits/pixel),
-    bpp_levels (L,) for z_1..z_L, mse (of x in [0, 1]), psnr (dB, mean of the crops), and ms_ssim where that is the
-    distortion.
+    x: (B, H, W, 3); lmbda: the config's, unless given: a scalar, or (B,), each photo's own for a model of variable
+    rate. Lagrangians grow about as the root of lambda, so there each is divided by that of lambda / 0.013: all rates
+    count alike. The terms: bpp (bits/pixel), bpp_levels (L,) for z_1..z_L, mse (of x in [0, 1]), psnr (dB, mean of
+    the crops), and ms_ssim where that is the distortion.
     """
+    lmbda = config.lmbda if lmbda is None else lmbda
     pixels = x.shape[1] * x.shape[2]
     bpp_levels = jnp.stack(output.bits) / pixels
     errors = mse(x, output.x_hat)
@@ -33,8 +34,8 @@ def rate_distortion(
     }
     if config.distortion == "ms-ssim":
         terms["ms_ssim"] = jnp.mean(ms_ssim(x, output.x_hat))
-        return terms["bpp"] + config.lmbda * (1 - terms["ms_ssim"]), terms
-    if lmbda is None:
-        return terms["bpp"] + config.lmbda * 255.0**2 * terms["mse"], terms
+        return terms["bpp"] + lmbda * (1 - terms["ms_ssim"]), terms
     lagrangians = jnp.sum(bpp_levels, axis=0) + lmbda * 255.0**2 * errors
-    return jnp.mean(lagrangians * lax.rsqrt(lmbda / 0.013)), terms
+    if config.rate == "variable":
+        lagrangians = lagrangians * lax.rsqrt(lmbda / 0.013)
+    return jnp.mean(lagrangians), terms

