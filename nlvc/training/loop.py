@@ -64,12 +64,23 @@ def make_train_step(config: Config) -> Callable[[TrainState, Array], tuple[Train
 
     The noise depends on the seed and the step alone, so a resumed run draws the same.
     """
+    update, key = make_update(config), jax.random.key(config.seed)
+    return jax.jit(lambda state, batch: update(state, batch, key), donate_argnums=0)
+
+
+def make_update(config: Config) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
+    """The pure step (state, batch, key, lmbda=None) -> (state, metrics).
+
+    key: of the seed, the same at every step; lmbda: a scalar instead of the config's. With both as arguments, models
+    that differ in nothing else are trained by one program.
+    """
     model, transform = NestedLatentModel(config), optimiser(config)
 
-    def step(state: TrainState, batch: Array) -> tuple[TrainState, dict[str, Array]]:
-        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        lmbda = sample_lambdas(config, jax.random.fold_in(key, 0), len(batch))
-        weights = None if lmbda is None else hats(lmbda)
+    def update(state: TrainState, batch: Array, key: Array, lmbda: Array | None = None):
+        key, weights = jax.random.fold_in(key, state.step), None
+        if config.rate == "variable":
+            lmbda = sample_lambdas(jax.random.fold_in(key, 0), len(batch))
+            weights = hats(lmbda)
 
         def loss(params):
             return rate_distortion(config, model.apply({"params": params}, batch, key, weights), batch, lmbda)
@@ -84,13 +95,11 @@ def make_train_step(config: Config) -> Callable[[TrainState, Array], tuple[Train
         metrics = {"loss": value, "gradient_norm": optax.tree.norm(gradients), **metrics}
         return TrainState(state.step + 1, params, ema, opt_state), metrics
 
-    return jax.jit(step, donate_argnames="state")
+    return update
 
 
-def sample_lambdas(config: Config, key: Array, count: int) -> Array | None:
+def sample_lambdas(key: Array, count: int) -> Array:
     """(count,) lambdas, even in their logarithm, for a model of variable rate."""
-    if config.rate == "fixed":
-        return None
     low, high = math.log(LAMBDAS[0]), math.log(LAMBDAS[-1])
     # One from each of `count` equal parts of the range: every batch sees small and large ones.
     places = (jnp.arange(count) + jax.random.uniform(key, (count,))) / count
