@@ -12,6 +12,7 @@ import numpy as np
 
 from nlvc import coding
 from nlvc.image_codec.model import CodecError, Model
+from nlvc.image_codec.rounding import cheapest, nearest
 from nlvc.image_codec.tiles import Box, Grid
 from nlvc.models.frozen import LATENT_LIMIT, MEAN_UNITS, level_margins, reduction, synthesis_margins
 
@@ -41,7 +42,11 @@ def encode(model: Model, grid: Grid, pixels: np.ndarray, observe: Observer | Non
         def code(tile, level=level, z=z, units=units, above=above):
             box = grid.box(level, tile)
             tables, indices, means = model.conditional(grid, level, above, box)
-            symbols = np.rint(box.of(z) - means.astype(np.float32) / MEAN_UNITS).astype(np.int32)
+            offsets = box.of(z) - means.astype(np.float32) / MEAN_UNITS
+            if level == 1 and model.distortion_weight is not None:
+                symbols = cheapest(offsets, tables, indices, model.distortion_weight)
+            else:
+                symbols = nearest(offsets)
             box.of(units)[:] = in_units(symbols, means)
             if observe:
                 observe(level, box, tables, symbols, indices)

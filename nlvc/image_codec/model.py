@@ -9,6 +9,7 @@ import numpy as np
 
 from nlvc import coding
 from nlvc.config import Config
+from nlvc.image_codec.rounding import distortion_weight
 from nlvc.image_codec.tiles import Box, Grid, around
 from nlvc.models import frozen, inference
 from nlvc.models.weights import load_model
@@ -71,6 +72,7 @@ class Model:
         self._others = {self.quality: self}
         rates = {name: values[quality] for name, values in part(arrays, "rates").items()}
         arrays = {**arrays, **rates}
+        self.distortion_weight = distortion_weight(config, self.quality, arrays["encoder/gain"])
         encoder = {name: values.astype(np.float32) for name, values in part(arrays, "encoder").items()}
         encoder, decoder = nested(jax.device_put(encoder)), jax.device_put(part(arrays, "decoder"))
         networks = {name: part(decoder, name) for name in {name.split("/")[0] for name in decoder}}
