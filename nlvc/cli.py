@@ -49,8 +49,9 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("input", metavar="IN", type=Path, help="a file, or a folder to search")
-    common.add_argument("--model", metavar="PATH", type=Path, required=True,
-                        help="model.safetensors, the workdir of its run, or a folder of several")  # fmt: skip
+    common.add_argument("--model", metavar="PATH", type=Path,
+                        help="model.safetensors, the workdir of its run, or a folder of several; "
+                        "default: the one that comes with nlvc")  # fmt: skip
     common.add_argument("--force", action="store_true", help="write over outputs that are already there")
     common.add_argument("--strip", action="store_true", help="leave out Exif, colour profile and XMP")
     common.add_argument("--max-pixels", type=positive, default=MAX_PIXELS, metavar="N", help="refuse larger pictures")
@@ -102,7 +103,7 @@ def region(text: str) -> tuple[int, int, int, int]:
 
 
 def compress(arguments: argparse.Namespace) -> int:
-    """`nlvc compress IN [OUT] --model PATH`."""
+    """`nlvc compress IN [OUT]`."""
     from nlvc import data, image_codec
 
     prepare()
@@ -122,13 +123,13 @@ def compress(arguments: argparse.Namespace) -> int:
 
 
 def decompress(arguments: argparse.Namespace) -> int:
-    """`nlvc decompress IN [OUT] --model PATH`."""
+    """`nlvc decompress IN [OUT]`."""
     from PIL import Image
 
     from nlvc import data, image_codec
 
     prepare()
-    models = image_codec.models_in(arguments.model)
+    models = image_codec.models_in(arguments.model) if arguments.model else []
     model = image_codec.load(models[0]) if len(models) == 1 else arguments.model
     to_file = arguments.output and not arguments.input.is_dir() and not is_folder(arguments.output)
     suffix = (Path(arguments.output).suffix if to_file else "") or ".png"

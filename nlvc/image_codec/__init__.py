@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from nlvc import coding
+from nlvc import coding, zoo
 from nlvc.data.decode import MAX_PIXELS
 from nlvc.data.planes import decode_alpha, encode_alpha, planes
 from nlvc.image_codec.choice import checked, choose, models_in
@@ -58,7 +58,8 @@ def compress(
     Args:
       image: uint8 array (H, W), (H, W, 3) or (H, W, 4), or a Pillow image; grey, RGB, RGB with alpha (which is kept
         exactly). Palettes and CMYK are converted; more than 8 bits are refused.
-      model: a `load`ed model, or where it lies: a file, the workdir of a run, or a folder of several.
+      model: a `load`ed model, or where it lies: a file, the workdir of a run, or a folder of several; None: the one
+        that comes with the package.
       quality: 0 to 100, for a model of variable rate, or to choose among several models the one of the nearest rate.
       metadata: blocks that are carried along, by their name in `coding.METADATA`.
       max_pixels: larger pictures are refused.
@@ -126,7 +127,8 @@ def decompress(
     """The picture in an `.nlvc` file: uint8 (H, W), (H, W, 3) or (H, W, 4).
 
     Args:
-      model: the one that wrote it, `load`ed or where it lies; of several in a folder the file names its own.
+      model: the one that wrote it, `load`ed or where it lies; of several in a folder the file names its own; None:
+        one that comes with the package.
       region: (x, y, width, height) in pixels; only the tiles that it needs are decoded.
       preview: a quick look, smaller by `models.frozen.PREVIEW` in each direction: all levels are decoded, which is
         little, but one linear map takes the place of the synthesis.
@@ -240,9 +242,12 @@ def ready(
     lmbda: float | None = None,
     fingerprint: str | None = None,
 ) -> Model:
-    """A model from what the caller gave: itself, or of those at a path the one that `choose` chooses, at its rate."""
+    """A model from what the caller gave: itself, or of those at a path the one that `choose` chooses, at its rate.
+
+    None: the one that comes with the package, or of all that ever did the one that wrote the file.
+    """
     if model is None:
-        raise CodecError("no model: give model=PATH, the workdir or model.safetensors of a run of nlvc.train")
+        model = zoo.DEFAULT if fingerprint is None else zoo.FOLDER
     if quality is not None:
         lmbda = lmbda_of(checked(quality))
     if not isinstance(model, Model):
