@@ -73,7 +73,7 @@ class Model:
         rates = {name: values[quality] for name, values in part(arrays, "rates").items()}
         arrays = {**arrays, **rates}
         self.distortion_weight = distortion_weight(config, self.quality, arrays["encoder/gain"])
-        encoder = {name: values.astype(np.float32) for name, values in part(arrays, "encoder").items()}
+        encoder = inference.unpacked(part(arrays, "encoder"), part(arrays, "encoder_steps"))
         encoder, decoder = nested(jax.device_put(encoder)), jax.device_put(part(arrays, "decoder"))
         networks = {name: part(decoder, name) for name in {name.split("/")[0] for name in decoder}}
         lowest, index = (jnp.asarray(arrays[f"tables/{name}"]) for name in ("lowest", "index"))

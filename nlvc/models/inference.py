@@ -7,6 +7,7 @@ the input is continued by its edge.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from nlvc.config import Config
@@ -99,6 +100,11 @@ def nonlinearity(config: Config, weights: Weights, number: int):
         return jax.nn.gelu
     beta, gamma = weights[f"GDN_{number}"]["beta"], weights[f"GDN_{number}"]["gamma"]
     return lambda x: gdn(x, beta, gamma, False)
+
+
+def unpacked(encoder: dict[str, np.ndarray], steps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays encoder/... and encoder_steps/..., without these first words -> float32."""
+    return {name: np.float32(value) * steps.get(name, np.float32(1)) for name, value in encoder.items()}
 
 
 def margins(config: Config, level: int) -> int:

@@ -23,7 +23,7 @@ _MULTIPLIER_BITS = 15
 
 
 class Scale(NamedTuple):
-    """Multiplication by positive numbers, one a channel, in int32: int32 arrays (C,).
+    """Multiplication by positive numbers, one a channel, in int32: arrays (C,) of the least types that hold them.
 
     y = (t * multiplier + 2^(after-1)) >> after,  t = (clip(x, -limit, limit) + 2^(before-1)) >> before
 
@@ -45,12 +45,13 @@ def scale(ratio: np.ndarray, reach: float) -> Scale:
     before = np.maximum(np.floor(np.log2(limit)) + 1 - _MULTIPLIER_BITS, 0)
     after = np.clip(_MULTIPLIER_BITS - 1 - np.floor(np.log2(ratio * 2**before)), 0, 30)
     multiplier = np.minimum(np.rint(ratio * 2.0 ** (before + after)), 2**_MULTIPLIER_BITS - 1)
-    return Scale(*(values.astype(np.int32) for values in (limit, before, multiplier, after)))
+    return Scale(limit.astype(np.int32), before.astype(np.int8), multiplier.astype(np.int16), after.astype(np.int8))
 
 
 def requantise(x: Array, by: Scale) -> Array:
     """int32 (..., C) times the ratios of a Scale, as its docstring says; int32."""
-    limit, before, multiplier, after = (jnp.asarray(v).reshape((1,) * (x.ndim - 1) + (-1,)) for v in by)
+    shape = (1,) * (x.ndim - 1) + (-1,)
+    limit, before, multiplier, after = (jnp.asarray(v).astype(jnp.int32).reshape(shape) for v in by)
     x = jnp.clip(x, -limit, limit)
     x = lax.shift_right_arithmetic(x + half(before), jnp.broadcast_to(before, x.shape))
     x = x * multiplier + half(after)
