@@ -107,8 +107,8 @@ def sample_lambdas(key: Array, count: int) -> Array:
 
 
 def make_validation(config: Config, crops: np.ndarray) -> Callable[[dict], dict[str, Array]]:
-    """The jitted measure params -> metrics of fixed crops (N, P, P, 3) in [0, 1], always under the same noise."""
-    model, key = NestedLatentModel(config), jax.random.key(0)
+    """The jitted measure params -> metrics of fixed crops (N, P, P, 3) in [0, 1], their latents binned."""
+    model = NestedLatentModel(config)
     lmbda = weights = None
     if config.rate == "variable":  # in turns
         lmbda = jnp.resize(jnp.array(LAMBDAS), len(crops))
@@ -116,7 +116,8 @@ def make_validation(config: Config, crops: np.ndarray) -> Callable[[dict], dict[
 
     @jax.jit
     def measure(params: dict, batch: Array) -> dict[str, Array]:
-        value, metrics = rate_distortion(config, model.apply({"params": params}, batch, key, weights), batch, lmbda)
+        output = model.apply({"params": params}, batch, weights, method="binned")
+        value, metrics = rate_distortion(config, output, batch, lmbda)
         return {"loss": value, **metrics}
 
     return lambda params: measure(params, jnp.asarray(crops))
