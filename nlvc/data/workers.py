@@ -6,9 +6,12 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
+
+_GRACE = 3.0  # seconds
 
 
 class WorkerIterator(Iterator):
@@ -75,6 +78,9 @@ def _end_with_us(*_) -> None:
 
     def wait() -> None:
         parent.join()
+        # By then the queue is full and the worker idle; ended while it makes a block of shared memory, it would leave
+        # that behind. Finished blocks are removed by Python's resource tracker, which outlives the parent.
+        time.sleep(_GRACE)
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
