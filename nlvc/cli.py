@@ -1,7 +1,7 @@
-"""The `nlvc` command: compress, decompress, info and freeze, on files and folders.
+"""The `nlvc` command: compress, decompress, info and freeze, on files and folders, and pack for sets of photos.
 
-Exit status: 0; 1 if any file failed; 2 for wrong arguments. A source is never touched, an output appears whole or not
-at all, and a folder goes on after a bad file.
+Exit status: 0; 1 if any file failed (of `nlvc pack`: if there is no data set); 2 for wrong arguments. A source is never
+touched, an output appears whole or not at all, and a folder goes on after a bad file.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,6 +85,13 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="the workdir of a run of nlvc.train")
     command.add_argument("output", metavar="OUT", type=Path, help="model.safetensors")
     command.set_defaults(run=freeze)
+
+    command = commands.add_parser("pack", help="a folder of photos to a data set for training")
+    command.add_argument("input", metavar="FOLDER", type=Path, help="photos")
+    command.add_argument("output", metavar="OUT", type=Path, help="folder, for nlvc.train --data=OUT")
+    command.add_argument("--force", action="store_true", help="replace a data set that is already there")
+    command.add_argument("--jobs", type=positive, metavar="N", help="photos at once; default: as compress")
+    command.set_defaults(run=pack)
     return parser
 
 
@@ -167,6 +175,28 @@ def freeze(arguments: argparse.Namespace) -> int:
     from nlvc.train import freeze_run
 
     print(f"{arguments.output}: fingerprint {freeze_run(arguments.checkpoint, arguments.output)}")
+    return 0
+
+
+def pack(arguments: argparse.Namespace) -> int:
+    """`nlvc pack FOLDER OUT`. A picture that cannot be read is named and left out, and is no failure."""
+    from tqdm import tqdm
+
+    from nlvc import data
+
+    if arguments.output.exists() and not arguments.force:
+        raise FileExistsError(f"{arguments.output} is already there; --force replaces a packed data set")
+    index = data.pack(
+        arguments.input,
+        arguments.output,
+        replace=arguments.force,
+        jobs=arguments.jobs or jobs(os.cpu_count() or 1),
+        progress=partial(tqdm, unit="photo", disable=not sys.stderr.isatty()),
+        warn=lambda name, reason: tqdm.write(f"nlvc: cannot read {name}: {reason}", file=sys.stderr),
+    )
+    size = sum(shard.bytes for shard in index.shards)
+    print(f"{arguments.output}: {len(index.names)} photos, {len(index.skipped)} left out as unreadable, "
+          f"{size / 1e6:.1f} MB in {len(index.shards)} shards")  # fmt: skip
     return 0
 
 

@@ -40,6 +40,7 @@ class Photos(Sequence):
     `areas`      float64 (len,), pixels of each photo; all 1 where the source does not tell sizes without decoding
     `skipped`    list of (name, reason), one for each picture that could not be read; each was also logged as a warning
     `in_memory`  about how many photos the cache holds; `len` of the sequence when it holds them all
+    `random_access`  whether it holds them all, so that any photo is at hand at any time
 
     Raises ValueError when no photo can be read. Indexing raises IndexError, and `UnreadablePhotoError` for a broken
     picture that lay too far beyond the cache to be found at opening.
@@ -100,6 +101,14 @@ class Photos(Sequence):
         with self._lock:
             self._keep(index, photo)
         return photo
+
+    @property
+    def random_access(self) -> bool:
+        return self.in_memory == len(self)
+
+    def sliceable(self, index: int) -> np.ndarray:
+        """What crops are cut from: the whole photo, because no less can be decoded. Raises like indexing."""
+        return self[index]
 
     def __repr__(self) -> str:
         return f"Photos({self._title}: {len(self)} photos, {len(self.skipped)} skipped)"

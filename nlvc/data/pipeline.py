@@ -14,6 +14,8 @@ import numpy as np
 
 from nlvc.data.collection import Photos
 from nlvc.data.decode import UnreadablePhotoError
+from nlvc.data.packed import PackedPhoto, PackedPhotos
+from nlvc.data.workers import WorkerIterator
 
 # Of photos that do not all fit into memory, each is decoded for about this many crops.
 CROPS_PER_DECODING = 64
@@ -22,7 +24,7 @@ _CROP, _ORDER = 0, 1  # independent random streams of one seed
 
 
 def batches(
-    photos: Photos,
+    photos: Photos | PackedPhotos,
     *,
     batch_size: int,
     patch_size: int,
@@ -30,20 +32,27 @@ def batches(
     start: int = 0,
     prefetch: int = 8,
     threads: int = 2,
+    workers: int = 0,
 ) -> Iterator[np.ndarray]:
     """Endless batches of random crops, float32 (batch_size, patch_size, patch_size, 3) in [0, 1].
 
     Batch k depends only on (photos, seed, k), so `start=k` continues a run exactly where it stopped after k batches;
-    `prefetch` (batches made ahead) and `threads` change nothing but the speed.
+    `prefetch` (batches made ahead), `threads` and `workers` change nothing but the speed.
+
+    `workers` processes, of `threads` each, read `PackedPhotos`. Other photos stay in this process, whatever `workers`
+    says: those in memory need only be cut, and of those beyond it every process would hold and decode its own window,
+    which is no faster; their decoders run in `threads`.
 
     A photo is chosen with probability proportional to the square root of its area, a compromise between every photo
     alike and every pixel alike; the place is uniform; horizontal and vertical flips have probability 1/2 each. Photos
-    smaller than the patch are continued by reflection. Where `photos` do not all fit into its cache, crops come from a
-    window of them that slides over a new random order each epoch, so that one decoding serves many crops; the choice
-    then also depends on `cache_bytes`. A photo that turns out to be broken is passed over, and is in `photos.skipped`.
+    smaller than the patch are continued by reflection. Every crop is drawn from the whole set. Only where `Photos` do
+    not all fit into their cache, crops come from a window of them that slides over a new random order each epoch, so
+    that one decoding serves many crops; the choice then also depends on `cache_bytes`. A photo that turns out to be
+    broken is passed over, and is in `photos.skipped`.
 
-    The iterator is grain's: `get_state` and `set_state` work too, and `close` stops its threads. Raises ValueError for
-    sizes below 1, a negative seed, start, prefetch or threads; and, while iterating, if no photo can be read.
+    The iterator has `get_state` and `set_state` too, and `close` ends its threads and processes. Raises ValueError for
+    sizes below 1, a negative seed, start, prefetch, threads or workers; and, while iterating, if no photo can be read,
+    `DamagedPackError` (a ValueError), and ChildProcessError for a worker that was killed.
     """
     for name, value, least in (
         ("batch_size", batch_size, 1),
@@ -52,6 +61,7 @@ def batches(
         ("start", start, 0),
         ("prefetch", prefetch, 0),
         ("threads", threads, 0),
+        ("workers", workers, 0),
     ):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
@@ -59,11 +69,18 @@ def batches(
 
     draw = partial(random_crop, photos, patch_size, seed, _windows(photos, seed))
     numbers = grain.MapDataset.range(start * batch_size, sys.maxsize)
-    dataset = numbers.map(draw).batch(batch_size, drop_remainder=True, batch_fn=_to_float)
-    return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)))
+    in_processes = workers > 0 and isinstance(photos, PackedPhotos)
+    dataset = numbers.map(draw).batch(batch_size, drop_remainder=True, batch_fn=np.stack)
+    if not in_processes:
+        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
+        return iter(dataset.map(_to_float).to_iter_dataset(options))
+    ahead = max(1, prefetch // workers)
+    dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead))
+    # As float only in this process: that is a quarter of the bytes to send.
+    return WorkerIterator(dataset, workers, ahead, _to_float)
 
 
-def validation_crops(photos: Photos, patch_size: int, count: int) -> np.ndarray:
+def validation_crops(photos: Photos | PackedPhotos, patch_size: int, count: int) -> np.ndarray:
     """`count` crops that are always the same, float32 (count, patch_size, patch_size, 3) in [0, 1].
 
     Crop j is the centre of photo j; past the last photo they are taken in turn again, at other fixed places. Photos
@@ -77,11 +94,13 @@ def validation_crops(photos: Photos, patch_size: int, count: int) -> np.ndarray:
         turn, index = divmod(number, len(photos))
         # Multiples of these two fractions spread evenly over the square (the plastic number's sequence).
         place = (0.5 + turn * 0.7548776662466927) % 1, (0.5 + turn * 0.5698402909980532) % 1
-        crops.append(crop(photos[index], patch_size, *place))
-    return _to_float(crops)
+        crops.append(crop(photos.sliceable(index), patch_size, *place))
+    return _to_float(np.stack(crops))
 
 
-def random_crop(photos: Photos, patch_size: int, seed: int, windows: Callable, number: int) -> np.ndarray:
+def random_crop(
+    photos: Photos | PackedPhotos, patch_size: int, seed: int, windows: Callable, number: int
+) -> np.ndarray:
     """Crop `number` of the stream: uint8 (patch_size, patch_size, 3). `windows` comes from `_windows`."""
     which, down, right, flip_rows, flip_columns = _random(seed, _CROP, number).random(5)
     window, cumulative = windows(number)
@@ -89,15 +108,16 @@ def random_crop(photos: Photos, patch_size: int, seed: int, windows: Callable, n
     index = int(window[min(chosen, len(window) - 1)])
     for step in range(len(photos)):
         try:
-            patch = crop(photos[(index + step) % len(photos)], patch_size, down, right)
+            patch = crop(photos.sliceable((index + step) % len(photos)), patch_size, down, right)
         except UnreadablePhotoError:
             continue
         return patch[:: -1 if flip_rows < 0.5 else 1, :: -1 if flip_columns < 0.5 else 1]
     raise ValueError("none of the photos can be read any more; see the warnings above")
 
 
-def crop(photo: np.ndarray, patch_size: int, down: float, right: float) -> np.ndarray:
-    """The patch of `photo`, uint8 (H, W, 3), at the fractions `down` and `right` in [0, 1) of the possible places."""
+def crop(photo: np.ndarray | PackedPhoto, patch_size: int, down: float, right: float) -> np.ndarray:
+    """The patch of `photo`, uint8 (H, W, 3) or sliceable like one, at the fractions `down` and `right` in [0, 1) of the
+    possible places."""
     top, left = (
         math.floor(fraction * (max(side - patch_size, 0) + 1))
         for fraction, side in ((down, photo.shape[0]), (right, photo.shape[1]))
@@ -109,10 +129,10 @@ def crop(photo: np.ndarray, patch_size: int, down: float, right: float) -> np.nd
     return np.pad(patch, [(n // 2, n - n // 2) for n in missing] + [(0, 0)], mode="reflect")
 
 
-def _windows(photos: Photos, seed: int) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
+def _windows(photos: Photos | PackedPhotos, seed: int) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
     """A function from a crop's number to (photos to choose from, their cumulative weights), both 1-D, same length."""
     count, weights = len(photos), np.sqrt(photos.areas)
-    if photos.in_memory == count:
+    if photos.random_access:
         whole = np.arange(count), np.cumsum(weights)
         return lambda number: whole
     # A little narrower than the cache, so that what the cache drops has left the window.
@@ -135,5 +155,5 @@ def _random(seed: int, stream: int, number: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(stream, number)))
 
 
-def _to_float(crops: list[np.ndarray]) -> np.ndarray:
-    return np.divide(np.stack(crops), np.float32(255), dtype=np.float32)
+def _to_float(crops: np.ndarray) -> np.ndarray:
+    return np.divide(crops, np.float32(255), dtype=np.float32)

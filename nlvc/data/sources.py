@@ -1,11 +1,10 @@
-"""Where photos come from (scikit-image's wheel, a folder, or TensorFlow Datasets), and which split holds which.
+"""Where photos come from: scikit-image's wheel, a folder, a packed data set, or TensorFlow Datasets.
 
-Every source is brought to the same form, a list of items to be read, which `Photos` decodes and keeps.
+Every source is brought to the same form, a list of items to be read, which `Photos` decodes and keeps; only a packed
+data set beyond memory is read piece by piece, by `PackedPhotos`.
 """
 
-import hashlib
 import os
-from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,8 +12,9 @@ import numpy as np
 
 from nlvc.data.collection import CACHE_BYTES, Item, Photos
 from nlvc.data.decode import SUFFIXES, UnreadablePhotoError, decode, size
-
-SPLITS = ("train", "validation", "test")
+from nlvc.data.packed import INDEX, PackedPhotos, read_index
+from nlvc.data.splits import SPLITS, names_of_split, pieces, split_part
+from nlvc.folders import files_in
 
 # The motorcycles are a stereo pair, so they stay together; the tests are two everyday photos.
 EMBEDDED = {
@@ -24,7 +24,7 @@ EMBEDDED = {
 }
 
 
-def photos(name: str | os.PathLike, split: str, *, cache_bytes: int = CACHE_BYTES) -> Photos:
+def photos(name: str | os.PathLike, split: str, *, cache_bytes: int = CACHE_BYTES) -> Photos | PackedPhotos:
     """The photos of `split` ("train", "validation", "test", or "all" for the three together) of the source `name`:
 
     "embedded"            nine colour photos from scikit-image's wheel, in a fixed split of 5, 2 and 2
@@ -33,6 +33,8 @@ def photos(name: str | os.PathLike, split: str, *, cache_bytes: int = CACHE_BYTE
                           validation, test, these are the splits, and "all" is every picture anyway. Otherwise a
                           picture's split follows from a hash of its path inside the folder, about 90 : 5 : 5, so that
                           it stays when other pictures come and go; of three or more pictures each split gets one
+    what `nlvc pack` wrote  the same photos in the same splits as the folder that was packed. Beyond `cache_bytes` of
+                          pixels they are `PackedPhotos`, which reads of a photo only what a crop touches
     "tfds:NAME[/CONFIG]"  the 'image' feature of that dataset, prepared first if need be, read without TensorFlow
 
     Where a source lacks a split, its share is cut from another: validation is the last 5 % of train, and a lone
@@ -49,38 +51,13 @@ def photos(name: str | os.PathLike, split: str, *, cache_bytes: int = CACHE_BYTE
         items = _embedded(split)
     elif name.startswith("tfds:"):
         items = _tfds(name.removeprefix("tfds:"), split)
+    elif os.path.isfile(os.path.join(name, INDEX)):
+        return _packed(Path(name), split, cache_bytes)
     elif os.path.isdir(name):
         items, skipped = _folder(Path(name), split)
     else:
         raise ValueError(f"no photos called {name!r}: give 'embedded', an existing folder, or 'tfds:NAME'")
     return Photos(items, skipped=skipped, title=f"{name} ({split})", cache_bytes=cache_bytes)
-
-
-def split_part(available: Mapping[str, int], split: str) -> tuple[str, tuple[int, ...], int]:
-    """Which part of a source serves as `split`: (its name, the per cent marks where it is cut, the piece to take).
-
-    `available` (not empty) has the number of photos in each part of the source. No marks: the whole part. Without a
-    part called "train" the largest one takes its place; other parts beyond `SPLITS` are left alone.
-    """
-    main = max(available, key=lambda part: (part == "train", available[part]))
-    held_out = [part for part in ("validation", "test") if part in available and part != main]
-    piece = SPLITS.index(split)
-    if not held_out:
-        return main, (90, 95), piece
-    if len(held_out) == 2:
-        return (main if split == "train" else split), (), 0
-    return (held_out[0], (), 0) if split == "test" else (main, (95,), piece)
-
-
-def pieces(total: int, below: Sequence[int], title: str) -> list[slice]:
-    """`total` photos cut where `below` (counts, ascending) says, the cuts moved as little as it takes to leave no piece
-    empty. Raises ValueError if there are more pieces than photos; `title` names the source in it."""
-    if total <= len(below):
-        raise ValueError(f"{total} photos in {title} are too few to be cut into {len(below) + 1} splits")
-    edges = [0]
-    for left, count in zip(range(len(below), 0, -1), below, strict=True):
-        edges.append(min(max(count, edges[-1] + 1), total - left))
-    return [slice(*pair) for pair in zip(edges, [*edges[1:], total], strict=True)]
 
 
 def _embedded(split: str) -> list[Item]:
@@ -103,48 +80,39 @@ def _read_resource(resource) -> np.ndarray:
 
 
 def _folder(root: Path, split: str) -> tuple[list[Item], list[tuple[str, str]]]:
-    everything = _pictures(root)
-    if not everything:
-        raise ValueError(f"no pictures in {root} (looked for {' '.join(sorted(SUFFIXES))})")
-    paths = everything if split == "all" else _pictures_of_split(root, everything, split)
+    everything = pictures_in(root)
     items, skipped = [], []
-    for path in paths:
-        name = path.relative_to(root).as_posix()
+    for name in names_of_split(everything, split, str(root)):
         try:
-            items.append(Item(name, partial(decode, path), size(path)))
+            items.append(Item(name, partial(decode, root / name), size(root / name)))
         except UnreadablePhotoError as error:
             skipped.append((name, str(error)))
     return items, skipped
 
 
-def _pictures_of_split(root: Path, everything: list[Path], split: str) -> list[Path]:
-    folders = {part: root / part for part in SPLITS}
-    parts = {part: [path for path in everything if folders[part] in path.parents] for part in SPLITS}
-    parts = {part: paths for part, paths in parts.items() if paths}
-    if len(parts) < 2:
-        folders, parts = {"train": root}, {"train": everything}
-    part, marks, piece = split_part({part: len(paths) for part, paths in parts.items()}, split)
-    ranked = sorted((_position(path.relative_to(folders[part])), path) for path in parts[part])
-    below = [sum(position < mark for position, _ in ranked) for mark in marks]
-    return sorted(path for _, path in ranked[pieces(len(ranked), below, str(root))[piece]])
+def pictures_in(root: Path) -> list[str]:
+    """The paths inside `root`, with slashes, of all files with a suffix of `SUFFIXES`, hidden ones left out.
+
+    Raises ValueError if there are none.
+    """
+    found = [path.relative_to(root).as_posix() for path in files_in(root, SUFFIXES)]
+    if not found:
+        raise ValueError(f"no pictures in {root} (looked for {' '.join(sorted(SUFFIXES))})")
+    return found
 
 
-def _pictures(folder: Path) -> list[Path]:
-    found = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [
-            Path(parent, name)
-            for name in files
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
-        ]
-    return sorted(found)
-
-
-def _position(path: Path) -> float:
-    """Where a photo stands on the scale from 0 to 100 per cent: a hash of its path inside the folder."""
-    digest = hashlib.blake2b(os.fsencode(path.as_posix()), digest_size=8).digest()
-    return 100 * int.from_bytes(digest, "big") / 2**64
+def _packed(root: Path, split: str, cache_bytes: int) -> Photos | PackedPhotos:
+    index = read_index(root)
+    chosen = set(names_of_split([*index.names, *(name for name, _ in index.skipped)], split, str(root)))
+    skipped = [(name, reason) for name, reason in index.skipped if name in chosen]
+    numbers = [number for number, name in enumerate(index.names) if name in chosen]
+    packed = PackedPhotos(index, numbers, skipped=skipped, title=f"{root} ({split})")
+    if 3 * packed.areas.sum() > cache_bytes:
+        return packed
+    sizes = map(tuple, packed.sizes.tolist())
+    items = [Item(name, partial(packed.__getitem__, place), size)
+             for place, (name, size) in enumerate(zip(packed.names, sizes, strict=True))]  # fmt: skip
+    return Photos(items, skipped=skipped, title=f"{root} ({split})", cache_bytes=cache_bytes)
 
 
 def _tfds(name: str, split: str) -> list[Item]:

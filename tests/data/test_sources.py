@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from nlvc.data import SPLITS, photos
-from nlvc.data.sources import EMBEDDED, pieces, split_part
+from nlvc.data.sources import EMBEDDED
+from nlvc.data.splits import pieces, split_part
 
 
 def write(path, value=0, side=3):
