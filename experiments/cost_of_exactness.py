@@ -14,7 +14,6 @@ Also printed: time of the synthesis in integers (Exact, compiled) and in float (
 """
 
 import argparse
-import dataclasses
 import math
 import statistics
 import time
@@ -35,7 +34,8 @@ from nlvc.image_codec.coder import in_units
 from nlvc.image_codec.freezing import freeze_model
 from nlvc.image_codec.model import nested, part
 from nlvc.models import frozen, inference
-from nlvc.models.freeze import Rate, around, level_calibrator, synthesis_calibrator
+from nlvc.models.freeze import around, gain_of, level_calibrator, synthesis_calibrator
+from nlvc.models.lapped import borders
 from nlvc.models.nested import NestedLatentModel
 from nlvc.train import FREEZING_CROPS
 from nlvc.training.checkpoint import Checkpoints
@@ -45,10 +45,14 @@ FACTORS = (0.5, 0.71, 1.0, 1.41, 2.0)
 """Bins of z_1 for one of the trained model's."""
 
 
-def at_bin_width(config: Config, params: dict, factor: float) -> tuple[Config, dict]:
-    """The same weights for z_1 times factor: the gain follows the root of lambda, the prior's scale goes along."""
-    log_scale = params["log_scale_1"] + math.log(factor)
-    return dataclasses.replace(config, lmbda=config.lmbda * factor**2), {**params, "log_scale_1": log_scale}
+def at_bin_width(params: dict, factor: float) -> dict:
+    """The same weights for z_1 times factor: the prior's scale goes along."""
+    return {**params, **{name: params[name] + math.log(factor) for name in ("log_gain", "log_scale_1")}}
+
+
+def inside(shape: tuple[int, ...], margin: int) -> tuple[np.ndarray, ...]:
+    """Which borders of blocks lie inside a picture whose z_1, with a margin, is (1, h, w, C)."""
+    return tuple(borders(0, side - 2 * margin, margin, side - 2 * margin) for side in shape[1:3])
 
 
 class Arm:
@@ -73,11 +77,11 @@ class Arm:
 
     def pixels(self, z: np.ndarray) -> np.ndarray:
         """uint8, given z_1 with its margin."""
+        some = inside(z.shape, frozen.synthesis_margins(self.config)[0])
         if self.exact:
-            return np.asarray(self.model._synthesise(z))
-        gain = np.full(self.config.channels, NestedLatentModel(self.config).gain)
-        a = synthesis_calibrator(self.config, Rate(self.params, gain), gain, z)
-        levels = frozen.grey_levels(self.config, *frozen.synthesis(a, self.config, z))
+            return np.asarray(self.model._synthesise(z, some))
+        a = synthesis_calibrator(self.config, self.params, gain_of(self.params), z)
+        levels = frozen.grey_levels(self.config, *frozen.synthesis(a, self.config, z, some))
         return np.clip(np.rint(np.asarray(levels) / frozen.PIXEL_UNITS + 127.5), 0, 255).astype(np.uint8)
 
     def code(self, photo: np.ndarray) -> tuple[float, float]:
@@ -89,7 +93,9 @@ class Arm:
             if level:
                 latents.append(np.asarray(inference.level_analysis(self.encoder, self.config, level, x, margin)))
             else:
-                latents.append(np.asarray(inference.analysis(self.encoder, self.config, x, margin)))
+                stride = self.config.level_strides[0]
+                sides = (1, *(side // stride + 2 for side in photo.shape[:2]))
+                latents.append(np.asarray(inference.analysis(self.encoder, self.config, x, margin, inside(sides, 1))))
         bits, units = 0.0, None
         for level in range(self.config.L, 0, -1):
             if level == self.config.L:
@@ -125,9 +131,10 @@ def times(model: Model, params: dict, runs: int = 9) -> tuple[float, float]:
     z = np.random.default_rng(0).integers(-40, 40, (1, 512 // stride, 768 // stride, config.level_channels[0]))
     margin, _ = frozen.synthesis_margins(config)
     units, bins = around(z, margin).astype(np.int16), np.float32(z / frozen.MEAN_UNITS)
+    some = inside(units.shape, margin)
     network = NestedLatentModel(config)
     in_float = jax.jit(lambda params, z: network.apply({"params": params}, z, method="synthesise"))
-    programs = [lambda: model._synthesise(units), lambda: in_float(params, bins)]
+    programs = [lambda: model._synthesise(units, some), lambda: in_float(params, bins)]
     spent = [[], []]
     for run in range(runs + 1):
         for program, seconds in zip(programs, spent, strict=True):
@@ -157,8 +164,8 @@ def main() -> None:
     curves, model = {True: [], False: []}, None
     print("bin width   integer: bpp    dB      float: bpp    dB     rate    PSNR")
     for factor in tqdm(FACTORS, unit="width"):
-        at, changed = at_bin_width(config, params, factor)
-        frozen_model = Model(at, freeze_model(at, changed, crops), "0" * 16)
+        changed = at_bin_width(params, factor)
+        frozen_model = Model(config, freeze_model(config, changed, crops), "0" * 16)
         model = frozen_model if factor == 1.0 else model
         for exact in (True, False):
             arm = Arm(frozen_model, changed, exact)

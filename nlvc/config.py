@@ -55,7 +55,7 @@ class Config:
     activation: Literal["gdn", "gelu"] = "gelu"
     """Nonlinearity of analysis and synthesis (between levels it is always GELU)."""
     linear_path: bool = True
-    """A linear transform code beside the networks, where training starts: KLT, and energies between levels."""
+    """A transform code beside the networks, where training starts: lapped cosines, and energies between levels."""
 
     # The objective.
     lmbda: float = 0.013

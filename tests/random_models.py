@@ -21,9 +21,11 @@ def random_params(config: Config, seed: int = 0) -> dict:
     params = jax.tree.map(lambda s: rng.normal(0, (s.shape[-1] / s.size) ** 0.5, s.shape).astype(np.float32), shapes)
     # Inverse GDNs one behind the other would grow without end.
     params = jax.tree.map_with_path(lambda path, p: p * (0.1 if "gamma" in str(path) else 1), params)
-    if config.rate == "variable":
-        params["log_gain"] = np.asarray(log_gains(params["log_gain"].shape))
+    params["log_gain"] = np.asarray(log_gains(config, params["log_gain"].shape))
     if config.linear_path:
+        # Bases are stored with entries around 1.
+        for name in ("analysis_basis", "synthesis_basis"):
+            params[name] = params[name] * np.float32(len(params[name]) ** 0.5)
         # Beside the linear path networks count in small units, and would say next to nothing.
         for network in params.values():
             if isinstance(network, dict) and "Conv_0" in network:

@@ -111,8 +111,11 @@ def test_tiles_do_not_matter(model, golden, side, tiles):
 
 @pytest.mark.parametrize("level", range(3))
 def test_batches_do_not_matter(model, golden, level, monkeypatch):
-    """Seven parts of z_{level+1} at once, and one by one, are what they are in the whole picture; level 0: pixels."""
-    config, seen = model.config, golden["tiles"]
+    """Seven parts of z_{level+1} at once, and one by one, are what they are in the whole picture; level 0: pixels.
+
+    Pixels are those of a larger picture, because a batch has the same borders for all of its parts: here all inside.
+    """
+    config, seen, first = model.config, *((golden["tiles"], 0) if level else (golden["noise"], 20))
     a = frozen.Exact(part(model.arrays, f"decoder/level_{level}" if level else "decoder/synthesis"))
     margin, _ = frozen.level_margins(config, level) if level else frozen.synthesis_margins(config)
 
@@ -122,7 +125,8 @@ def test_batches_do_not_matter(model, golden, level, monkeypatch):
             return frozen.pixels(config, *frozen.synthesis(a, config, z))
         return jnp.concatenate(frozen.level_parameters(config, level, *frozen.level_synthesis(a, config, level, z)), -1)
 
-    boxes = [Box(*corner, 2, 3) for corner in [(0, 0), (0, 3), (1, 2), (2, 1), (2, 3), (3, 0), (3, 3)]]
+    corners = [(0, 0), (0, 3), (1, 2), (2, 1), (2, 3), (3, 0), (3, 3)]
+    boxes = [Box(first + top, first + left, 2, 3) for top, left in corners]
     z = np.concatenate([around(seen[f"z {level + 1}"], box, margin) for box in boxes]).astype(np.int32)
     together, whole = np.asarray(run(z)), seen[f"means {level}"] if level else seen["pixels"]
     for number, box in enumerate(boxes):
@@ -153,8 +157,9 @@ class InNumPy(image_codec.Model):
 
     def synthesise(self, grid, z, box):
         a = self.arithmetic(part(self.arrays, "decoder/synthesis"))
-        z = around(z, box, frozen.synthesis_margins(self.config)[0])
-        return frozen.pixels(self.config, *frozen.synthesis(a, self.config, z))[0]
+        margin, _ = frozen.synthesis_margins(self.config)
+        network = frozen.synthesis(a, self.config, around(z, box, margin), grid.borders(box, margin))
+        return frozen.pixels(self.config, *network)[0]
 
     def preview(self, grid, z, box):
         a = self.arithmetic(part(self.arrays, "decoder/preview"))

@@ -102,7 +102,7 @@ def test_any_small_picture(untrained, height, width, tail, data):
 def disturbed(model, gains=(1, 1), indices=lambda indices: indices, means=lambda means: means):
     """The same networks with z_1 and z_2 times `gains`, and with other tables and means: nothing is compiled anew."""
     other = copy.copy(model)
-    other._analyse = lambda pixels: np.float32(gains[0]) * model._analyse(pixels)
+    other._analyse = lambda pixels, inside: np.float32(gains[0]) * model._analyse(pixels, inside)
     other._analyse_level = lambda level, z: np.float32(gains[1]) * model._analyse_level(level, z)
 
     def parameters(level, above):

@@ -9,7 +9,6 @@ nothing is filtered there.
 
 from collections.abc import Callable
 
-import jax.numpy as jnp
 import numpy as np
 
 
@@ -36,21 +35,24 @@ def borders(first: int, count: int, margin: int, total: int) -> np.ndarray:
 
 def prefilter(x, block: int, inside=(None, None)):
     """(B, H, W, C), H and W multiples of block -> the same, ready for a transform of blocks."""
-    matrix = np.float32(turn(block).T)
-    return across(x, block, lambda odd: jnp.dot(odd, matrix), lambda x: 0.5 * x, inside)
+    return across(x, block, _times(turn(block).T), lambda x: 0.5 * x, inside)
 
 
 def postfilter(x, block: int, inside=(None, None)):
     """The inverse of `prefilter`."""
-    matrix = np.float32(turn(block))
-    return across(x, block, lambda odd: jnp.dot(odd, matrix), lambda x: 0.5 * x, inside)
+    return across(x, block, _times(turn(block)), lambda x: 0.5 * x, inside)
+
+
+def _times(matrix: np.ndarray) -> Callable:
+    # By NumPy for an array of NumPy: it may be a constant of a program that JAX traces.
+    return lambda odd: odd.__array_namespace__().dot(odd, np.float32(matrix))
 
 
 def functions(basis: np.ndarray, block: int) -> np.ndarray:
     """Basis (3 block^2, C) of blocks -> functions (C, 3 block, 3 block, 3) that overlap, the block in the middle."""
     x = np.zeros((basis.shape[1], 3 * block, 3 * block, 3), np.float32)
     x[:, block:-block, block:-block] = basis.T.reshape(-1, block, block, 3)
-    return np.asarray(postfilter(x, block))
+    return postfilter(x, block)
 
 
 def across(x, block: int, turned: Callable, halved: Callable, inside=(None, None)):

@@ -11,10 +11,12 @@ from scipy.optimize import minimize_scalar
 from nlvc import coding
 from nlvc.config import LAMBDAS, tiny
 from nlvc.models.factorized import Factorized
+from nlvc.models.lapped import postfilter, prefilter
+from nlvc.models.layers import depth_to_space, space_to_depth
 from nlvc.models.loss import rate_distortion
-from nlvc.models.nested import SCALE_MAX, SCALE_MIN, NestedLatentModel, bounded, step_gain
+from nlvc.models.nested import SCALE_MAX, SCALE_MIN, NestedLatentModel, bounded, log_gains, step_gain
 from nlvc.models.quantize import add_uniform_noise, bin_uniform
-from nlvc.models.start import karhunen_loeve
+from nlvc.models.start import cosine_basis
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY = jax.random.key(0)
@@ -44,7 +46,9 @@ def random_params(config):
     """Parameters all of which matter, unlike the zeros at the start of training, and of the usual size."""
     rng = np.random.default_rng(0)
     size = lambda p: (p.shape[-1] / p.size) ** 0.5 if len(p.shape) > 1 else 0.3  # noqa: E731
-    return jax.tree.map(lambda p: rng.normal(0, size(p), p.shape).astype(np.float32), shapes_of_params(config))
+    params = jax.tree.map(lambda p: rng.normal(0, size(p), p.shape).astype(np.float32), shapes_of_params(config))
+    bases = {name: p * np.float32(len(p) ** 0.5) for name, p in params.items() if name.endswith("basis")}
+    return {**params, **bases, "log_gain": params["log_gain"] + log_gains(config, params["log_gain"].shape)}
 
 
 # --- Shapes, without computing anything ---
@@ -161,30 +165,82 @@ def test_step_gain_minimises_the_lagrangian_at_high_rates(lmbda):
     assert step_gain(lmbda) == pytest.approx(math.exp(best.x), rel=1e-5)
 
 
-def test_gain_of_a_model():
-    assert NestedLatentModel(small(1, lmbda=0.1)).gain == step_gain(0.1)
+def test_the_gain_starts_as_the_best_step():
     # The lambdas of MS-SSIM are on another scale.
-    assert NestedLatentModel(small(1, lmbda=60.0, distortion="ms-ssim", patch_size=176)).gain == step_gain(0.013)
+    ms_ssim = small(1, lmbda=60.0, distortion="ms-ssim", patch_size=176)
+    for config, lmbda in [(small(1, lmbda=0.1), 0.1), (ms_ssim, 0.013)]:
+        np.testing.assert_allclose(np.exp(log_gains(config, (5,))), np.full(5, step_gain(lmbda)), rtol=1e-5)
+    variable = np.exp(log_gains(small(1, rate="variable"), (len(LAMBDAS), 5)))
+    expected = np.array([step_gain(lmbda) for lmbda in LAMBDAS])[:, None]
+    np.testing.assert_allclose(variable, expected.repeat(5, axis=1), rtol=1e-5)
 
 
-def test_the_linear_path_alone_is_an_orthonormal_transform_code():
-    """With all components it keeps the energy, times the gain, and gives every photo back, whatever its size."""
-    config = small(1, strides=(2,), channels=12)
+@pytest.mark.parametrize("rate", ["fixed", "variable"])
+def test_a_fresh_model_has_that_gain(rate):
+    config = small(1, rate=rate, patch_size=32)
+    x = photos(1, 32, 32, 3)
+    params = jax.jit(NestedLatentModel(config).init)(KEY, x, KEY)["params"]
+    np.testing.assert_array_equal(params["log_gain"], log_gains(config, shapes_of_params(config)["log_gain"].shape))
+
+
+@pytest.mark.parametrize("linear_path", [True, False])
+def test_the_gain_says_the_bins_of_each_channel_of_z_1(linear_path):
+    """Twice the gain is twice z_1, and twice z_1 at twice the gain is the same picture."""
+    config, doubled = small(1, linear_path=linear_path), np.log([1, 2, 4, 8, 16]).astype(np.float32)
+    params, x = random_params(config), photos(1, 16, 12, 3)
+    finer = {**params, "log_gain": params["log_gain"] + doubled}
+
+    @jax.jit
+    def there_and_back(params):
+        (z,) = NestedLatentModel(config).apply({"params": params}, x, method="infer")
+        return z, NestedLatentModel(config).apply({"params": params}, z, method="synthesise")
+
+    (z, x_hat), (finer_z, finer_x_hat) = there_and_back(params), there_and_back(finer)
+    np.testing.assert_allclose(finer_z, z * np.exp(doubled).reshape(1, 1, 1, 5), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(finer_x_hat, x_hat, atol=1e-4)
+
+
+def linear_model(**changes):
+    """(config, params) of a model of one level whose networks are silent and whose linear path has all components."""
+    config = small(1, channels=48, **changes)
     params = jax.tree.map(lambda p: np.zeros(p.shape, p.dtype), shapes_of_params(config))
-    basis = karhunen_loeve(photos(4, 8, 8, 3), 2, 12)
-    params["analysis_basis"] = params["synthesis_basis"] = basis * np.float32(12**0.5)  # how it is stored
-    model, x = NestedLatentModel(config), photos(1, 7, 5, 3, seed=1)
+    basis = cosine_basis(photos(4, 8, 8, 3), 4, 48) * np.float32(48**0.5)  # how it is stored
+    return config, params | {
+        "analysis_basis": basis, "synthesis_basis": basis, "log_gain": np.asarray(log_gains(config, (48,)))
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("height", "width"), [(7, 5), (1, 1), (8, 16), (3, 18)])
+def test_the_linear_path_alone_is_an_orthonormal_transform_code(height, width):
+    """With all components it keeps the energy, times the gain, and gives every photo back, whatever its size."""
+    config, params = linear_model()
+    x = photos(1, height, width, 3, seed=1)
 
     @jax.jit
     def there_and_back(x):
-        (z,) = model.apply({"params": params}, x, method="infer")
-        return z, model.apply({"params": params}, z, method="synthesise")
+        (z,) = NestedLatentModel(config).apply({"params": params}, x, method="infer")
+        return z, NestedLatentModel(config).apply({"params": params}, z, method="synthesise")
 
     z, x_hat = there_and_back(x)
-    assert x_hat.shape == (1, 8, 6, 3)
-    np.testing.assert_allclose(x_hat[:, :7, :5], x, atol=1e-5)
-    padded = np.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)), mode="edge") - 0.5
-    np.testing.assert_allclose(np.sum(np.square(z)), model.gain**2 * np.sum(np.square(padded)), rtol=1e-4)
+    rows, columns = -height % 4, -width % 4
+    assert x_hat.shape == (1, height + rows, width + columns, 3)
+    padded = np.pad(x, ((0, 0), (0, rows), (0, columns), (0, 0)), mode="edge")
+    np.testing.assert_allclose(x_hat, padded, atol=1e-5)
+    gain = step_gain(config.lmbda)
+    np.testing.assert_allclose(np.sum(np.square(z)), gain**2 * np.sum(np.square(padded - 0.5)), rtol=1e-4)
+
+
+def test_the_linear_path_overlaps():
+    """z_1 is the basis of the prefiltered photo; the picture of z_1 is postfiltered."""
+    config, params = linear_model()
+    x, gain, basis = photos(1, 12, 16, 3), step_gain(config.lmbda), params["analysis_basis"] / np.float32(48**0.5)
+    (z,) = NestedLatentModel(config).apply({"params": params}, x, method="infer")
+    blocks = space_to_depth(np.asarray(prefilter(x - np.float32(0.5), 4)), 4)
+    np.testing.assert_allclose(z, gain * (blocks @ basis), rtol=1e-4, atol=1e-4)
+    some = np.where(photos(*z.shape) < 0.2, np.asarray(z), np.float32(0))
+    x_hat = NestedLatentModel(config).apply({"params": params}, some, method="synthesise")
+    drawn = postfilter(depth_to_space(some / np.float32(gain) @ basis.T, 4), 4)
+    np.testing.assert_allclose(x_hat, drawn + np.float32(0.5), atol=1e-5)
 
 
 # --- One training pass ---

@@ -1,6 +1,7 @@
-"""Where training starts: the Karhunen-Loève transform of the crops, and scales as large as the latents."""
+"""Where training starts: lapped cosines and the colours of the crops, and scales as large as the latents."""
 
 import dataclasses
+import tracemalloc
 
 import jax
 import numpy as np
@@ -9,9 +10,10 @@ from scipy.fft import dctn
 
 from nlvc.config import tiny
 from nlvc.models.energy import EnergyPath
-from nlvc.models.layers import space_to_depth
-from nlvc.models.nested import SCALE_MAX, SCALE_MIN, NestedLatentModel
-from nlvc.models.start import START_DEVIATION, energy_path, initialise, karhunen_loeve
+from nlvc.models.lapped import cosines, postfilter, prefilter
+from nlvc.models.layers import depth_to_space, space_to_depth
+from nlvc.models.nested import SCALE_MAX, SCALE_MIN, NestedLatentModel, step_gain
+from nlvc.models.start import START_DEVIATION, cosine_basis, energy_path, initialise
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY = jax.random.key(3)
@@ -34,36 +36,63 @@ def params():
     return initialise(CONFIG, KEY, CROPS)
 
 
-# --- The Karhunen-Loève transform ---
+# --- Cosines times colours ---
 
 
 def blocks_of(crops, block):
-    """Rows of the blocks of crops - 1/2, as the model sees them."""
+    """Rows of the blocks of crops - 1/2."""
     return space_to_depth(crops.astype(np.float64) - 0.5, block).reshape(-1, 3 * block * block)
 
 
+def lapped_blocks_of(crops, block):
+    """The same, prefiltered, as the model sees them."""
+    blocks = space_to_depth(np.asarray(prefilter(crops - np.float32(0.5), block)), block)
+    return blocks.reshape(-1, 3 * block * block).astype(np.float64)
+
+
+def picture_of(blocks, height, width, block):
+    """The inverse of `lapped_blocks_of`."""
+    x = np.float32(blocks).reshape(-1, height // block, width // block, 3 * block * block)
+    return np.asarray(postfilter(depth_to_space(x, block), block)) + 0.5
+
+
 def test_components_are_orthonormal_and_strongest_first():
-    basis = karhunen_loeve(CROPS, 4, 48)
+    basis = cosine_basis(CROPS, 4, 48)
     assert basis.shape == (48, 48) and basis.dtype == np.float32
     np.testing.assert_allclose(basis.T @ basis, np.eye(48), atol=1e-5)
-    coefficients = blocks_of(CROPS, 4) @ basis
-    energy = np.mean(coefficients**2, axis=0)
+    energy = np.mean((lapped_blocks_of(CROPS, 4) @ basis) ** 2, axis=0)
     assert np.all(np.diff(energy) <= 1e-6 * energy[0])
-    # Over these blocks no two components go together: that is what makes it this transform.
-    products = coefficients.T @ coefficients / len(coefficients)
-    np.testing.assert_allclose(products, np.diag(energy), atol=1e-5 * energy[0])
+    np.testing.assert_array_equal(cosine_basis(CROPS, 4, 6), basis[:, :6])
 
 
-def test_all_components_give_every_block_back():
-    basis, blocks = karhunen_loeve(CROPS, 4, 48), blocks_of(smooth_photos(2, 8, 12, seed=1), 4)
-    np.testing.assert_allclose(blocks @ basis @ basis.T, blocks, atol=1e-5)
+def test_a_component_is_a_cosine_along_each_side_times_a_colour():
+    rows, basis = cosines(4), cosine_basis(CROPS, 4, 48).reshape(4, 4, 3, 48)
+    parts = np.einsum("ua,vb,abck->kuvc", rows, rows, basis)
+    lengths = np.linalg.norm(parts, axis=-1)
+    places = [tuple(np.argwhere(length > 0.5)[0]) for length in lengths]
+    np.testing.assert_allclose(np.sum(lengths, axis=(1, 2)), 1, atol=1e-5)
+    # Each pair of frequencies with each of three colours.
+    assert sorted(places) == sorted([(u, v) for u in range(4) for v in range(4)] * 3)
+    colours = np.stack([part[place] for part, place in zip(parts, places, strict=True)])
+    three = colours[[place == (0, 0) for place in places]]
+    np.testing.assert_allclose(np.max(np.abs(colours @ three.T), axis=1), 1, atol=1e-5)
+    # Over these photos no two of them go together: that is what makes them the Karhunen-Loève transform.
+    samples = (CROPS.reshape(-1, 3).astype(np.float64) - 0.5) @ three.T
+    products = samples.T @ samples / len(samples)
+    np.testing.assert_allclose(products, np.diag(np.diag(products)), atol=1e-6 * products.max())
+    assert np.all(np.diff(np.diag(products)) < 0)
 
 
-def test_few_components_keep_more_than_as_many_of_a_dct():
-    blocks = blocks_of(CROPS, 4)
-    basis = karhunen_loeve(CROPS, 4, 6)
+def test_all_components_give_every_photo_back():
+    basis, photos = cosine_basis(CROPS, 4, 48), smooth_photos(2, 8, 12, seed=1)
+    blocks = lapped_blocks_of(photos, 4) @ basis @ basis.T
+    np.testing.assert_allclose(picture_of(blocks, 8, 12, 4), photos, atol=1e-5)
+
+
+def test_few_components_keep_more_than_as_many_of_blocks_alone():
+    blocks, basis = lapped_blocks_of(CROPS, 4), cosine_basis(CROPS, 4, 6)
     assert basis.shape == (48, 6)
-    dct = dctn(blocks.reshape(-1, 4, 4, 3), axes=(1, 2, 3), norm="ortho").reshape(-1, 48)
+    dct = dctn(blocks_of(CROPS, 4).reshape(-1, 4, 4, 3), axes=(1, 2, 3), norm="ortho").reshape(-1, 48)
     best_of_dct = np.sort(np.sum(dct**2, axis=0))[-6:].sum()
     kept = np.sum((blocks @ basis) ** 2)
     assert best_of_dct < kept <= np.sum(blocks**2) * (1 + 1e-6)
@@ -71,7 +100,18 @@ def test_few_components_keep_more_than_as_many_of_a_dct():
 
 def test_what_is_left_of_the_last_block_is_not_used():
     crops = smooth_photos(4, 11, 9)
-    np.testing.assert_array_equal(karhunen_loeve(crops, 4, 5), karhunen_loeve(crops[:, :8, :8], 4, 5))
+    np.testing.assert_array_equal(cosine_basis(crops, 4, 5), cosine_basis(crops[:, :8, :8], 4, 5))
+
+
+def test_many_crops_are_not_held_in_memory_once_more():
+    crops = np.random.default_rng(0).random((640, 32, 32, 3), np.float32)
+    cosine_basis(crops[:64], 4, 5)
+    tracemalloc.start()
+    try:
+        cosine_basis(crops, 4, 5)
+        assert tracemalloc.get_traced_memory()[1] < crops.nbytes
+    finally:
+        tracemalloc.stop()
 
 
 # --- The whole start ---
@@ -81,7 +121,7 @@ def test_bases_are_the_transform_in_two_copies(params):
     analysis, synthesis = params["analysis_basis"], params["synthesis_basis"]
     np.testing.assert_array_equal(analysis, synthesis)
     lengths = np.linalg.norm(np.asarray(analysis), axis=0)
-    np.testing.assert_allclose(np.asarray(analysis) / lengths, karhunen_loeve(CROPS, 4, 6), atol=1e-6)
+    np.testing.assert_allclose(np.asarray(analysis) / lengths, cosine_basis(CROPS, 4, 6), atol=1e-6)
     # The training step gives its buffers away, and one buffer cannot be given twice.
     assert analysis.unsafe_buffer_pointer() != synthesis.unsafe_buffer_pointer()
 
@@ -99,11 +139,11 @@ def test_training_starts_as_that_transform_code(params):
     """The networks beside the linear paths are silent: z_1 is the transform's, every mean is zero."""
     above = [np.ones((1, *shape, 6), np.float32) for shape in CONFIG.level_shapes(16, 16)[1:]]
     latents, priors, x_hat = chain(params, CROPS, above)
-    basis, gain = karhunen_loeve(CROPS, 4, 6).astype(np.float64), NestedLatentModel(CONFIG).gain
-    coefficients = blocks_of(CROPS, 4) @ basis
+    basis, gain = cosine_basis(CROPS, 4, 6).astype(np.float64), step_gain(CONFIG.lmbda)
+    np.testing.assert_allclose(np.exp(params["log_gain"]), np.full(6, gain), rtol=1e-6)
+    coefficients = lapped_blocks_of(CROPS, 4) @ basis
     np.testing.assert_allclose(np.reshape(latents[0], (-1, 6)), gain * coefficients, rtol=1e-4, atol=1e-4)
-    kept = coefficients @ basis.T + 0.5
-    np.testing.assert_allclose(space_to_depth(np.asarray(x_hat), 4).reshape(-1, 48), kept, atol=1e-5)
+    np.testing.assert_allclose(x_hat, picture_of(coefficients @ basis.T, 16, 16, 4), atol=1e-5)
     assert not any(np.any(prior.mean) for prior in priors)
 
 
@@ -226,5 +266,5 @@ def test_photos_of_one_colour_are_no_reason_for_infinities():
 def test_without_a_linear_path_there_is_no_basis():
     config = tiny(L=1, channels=3, filters=2, latent_filters=2, patch_size=16, strides=(4,), linear_path=False)
     params = initialise(config, KEY, CROPS[:4])
-    assert params.keys() == {"analysis", "synthesis", "log_scale_1"}
+    assert params.keys() == {"analysis", "synthesis", "log_scale_1", "log_gain"}
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype(np.float32)}
