@@ -61,7 +61,7 @@ class Arm:
     def __init__(self, model: Model, params: dict, exact: bool):
         self.model, self.params, self.exact = model, params, exact
         self.config = model.config
-        self.encoder = nested({name: v.astype(np.float32) for name, v in part(model.arrays, "encoder").items()})
+        self.encoder = nested(inference.unpacked(part(model.arrays, "encoder"), part(model.arrays, "encoder_steps")))
 
     def parameters(self, level: int, above: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(indices of tables, means in units) of z_level, given z_{level+1} with its margin."""
