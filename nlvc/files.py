@@ -1,11 +1,14 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import csv
+import io
 import os
 import platform
 import re
 import time
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 _COMPUTER = f"{zlib.crc32(platform.node().encode()):08x}"
@@ -27,6 +30,15 @@ def write_whole(path: Path, data: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_csv(path: Path, records: Sequence[dict]) -> None:
+    """One line for each record, one column for each key in the order of first appearance; what is missing is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for record in records for key in record)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    write_whole(path, text.getvalue().encode())
 
 
 def remove_leftovers(folder: Path) -> None:
