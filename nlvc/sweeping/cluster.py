@@ -29,7 +29,7 @@ class Cluster:
         except ImportError:
             raise ConfigError("--engine ray: Ray is not installed here; pip install -e '.[ray]'") from None
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="error", include_dashboard=None)
+            ray.init(address=address, log_to_driver=False, logging_level="error")
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ConfigError(f"--engine ray: {one_line(error)}") from None
         self._ray, self._queue = ray, Queue
@@ -42,7 +42,7 @@ class Cluster:
         self._cpus = cpus or (1 if self._on_gpus else int(min(node.get("CPU", 1) for node in nodes)))
 
     def __str__(self) -> str:
-        return f"Ray, {self._packs} {'GPUs' if self._on_gpus else 'computers'}"
+        return f"Ray, {self._packs} {'GPU' if self._on_gpus else 'computer'}{'s' * (self._packs > 1)}"
 
     def bytes_per_model(self, shape: Config) -> int:
         """What a model takes on its device, found out on one of them."""
@@ -59,7 +59,7 @@ class Cluster:
     def _remote(self, function: Callable, devices: int):
         resources = {"num_cpus": self._cpus, "num_gpus": devices if self._on_gpus else 0}
         # A process for each task: JAX keeps a device and its memory for as long as the process lives.
-        return self._ray.remote(function).options(**resources, max_calls=1, max_retries=3)
+        return self._ray.remote(max_calls=1, max_retries=3, **resources)(function)
 
     def run(self, packs: Sequence[Pack], stopping: Callable[[], bool]) -> Iterator[Progress | None]:
         """Hands all packs to Ray, which starts them as devices become free. Yields what is told, and None in between.

@@ -1,5 +1,6 @@
 """One cell while its pack is trained: what python -m nlvc.train does for a run, beside the step itself."""
 
+import contextlib
 import time
 from collections.abc import Callable
 
@@ -17,8 +18,7 @@ from nlvc.training.loop import TrainState, create_state, schedule
 class Member:
     """A cell of a pack: its workdir, the step it has reached, and the metrics since the last line of its journal.
 
-    A context manager, which closes its files. What goes wrong with it is its own: `failed` says so, and the others go
-    on. `state` is the newest that was saved.
+    What goes wrong with it is its own: `fail` says so, and the others go on. `state` is the newest that was saved.
     """
 
     def __init__(self, cell: Cell, tell: Tell):
@@ -29,18 +29,13 @@ class Member:
         self.step, self.pending, self.began = 0, [], 0.0
         self._tell, self._figures = tell, {}
         self._rate = schedule(self.config)
+        self._files = contextlib.ExitStack()
         train.claim(cell.workdir, self.config)
         self.tell(STARTING)
-        self.checkpoints = Checkpoints(cell.workdir)
-        self._journal: Journal | None = None
 
-    def __enter__(self) -> "Member":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.checkpoints.close()
-        if self._journal:
-            self._journal.close()
+    def close(self) -> None:
+        """Waits for the last checkpoint and closes the journal. Raises what went wrong with saving."""
+        self._files.close()
 
     @property
     def active(self) -> bool:
@@ -49,10 +44,11 @@ class Member:
 
     def start(self, like: TrainState, first_crops: Callable[[], np.ndarray]) -> None:
         """Takes the state from the newest checkpoint, which is of the shapes of `like`, or makes it from crops."""
-        state = self.checkpoints.restore(like)
+        self._checkpoints = self._files.enter_context(Checkpoints(self.cell.workdir))
+        state = self._checkpoints.restore(like)
         self.state = jax.device_get(create_state(self.config, first_crops()) if state is None else state)
         self.step = int(self.state.step)
-        self._journal = Journal(self.cell.workdir, self.step)
+        self._journal = self._files.enter_context(Journal(self.cell.workdir, self.step))
         self.tell(TRAINING)
 
     def wants_line(self) -> bool:
@@ -79,7 +75,7 @@ class Member:
         """Saves the state at this step, after its validation metrics. Raises TrainingError if they are not finite."""
         values = train.summary([metrics], self.step)
         self._journal.write(self.step, {f"validation_{name}": value for name, value in values.items()})
-        self.checkpoints.save(state)
+        self._checkpoints.save(state)
         self.state = state
 
     def finish(self, photos: dict) -> None:
@@ -94,9 +90,10 @@ class Member:
         self.tell(STOPPED)
 
     def fail(self, error: Exception) -> None:
-        """Gives up, and says why."""
-        self.failed = True
-        self.tell(FAILED, one_line(error))
+        """Gives up, and says why: the first reason counts."""
+        if not self.failed:
+            self.failed = True
+            self.tell(FAILED, one_line(error))
 
     def tell(self, state: str, text: str = "") -> None:
         """Reports a state with the newest figures."""

@@ -37,21 +37,24 @@ def run_pack(cells: Sequence[Cell], devices: Sequence[jax.Device], tell: Tell, s
         tell(progress)
 
     try:
-        with jax.default_device(devices[0]), contextlib.ExitStack() as files:
+        with jax.default_device(devices[0]):
             photos = {split: photos_of(cells[0].config.data, split) for split in data.SPLITS}
             members = []
             for cell in cells:
                 with failing(lambda error, cell=cell: remember(failure(cell, error))):
-                    members.append(files.enter_context(Member(cell, remember)))
-            members = start(members, photos["train"])
-            if members:
-                train_together(members, photos, devices, stopping)
-            for member in members:
-                if member.active or stopping() and not member.failed:
-                    member.stop()
-                elif not member.failed:
+                    members.append(Member(cell, remember))
+            try:
+                started = start(members, photos["train"])
+                if started:
+                    train_together(started, photos, devices, stopping)
+            finally:
+                for member in members:
                     with failing(member.fail):
-                        member.finish(photos)
+                        member.close()
+            for member in members:
+                if not member.failed:
+                    with failing(member.fail):
+                        member.stop() if member.active or stopping() else member.finish(photos)
     except Exception as error:  # of no cell in particular: an unreadable folder of photos, a device out of memory
         for cell in cells:
             if cell.name not in told or not told[cell.name].ended:

@@ -95,7 +95,7 @@ def table(newest: list[Progress], height: int) -> str:
 def row(progress: Progress) -> tuple[str, ...]:
     """One cell under the heads; what is not known yet is empty."""
     step = f"{progress.step}/{progress.steps}" if progress.steps else ""
-    speed = f"{progress.images_per_second:.0f}" if progress.images_per_second else ""
+    speed = f"{progress.images_per_second:.3g}" if progress.images_per_second else ""
     left = duration(progress.seconds_left) if progress.state == TRAINING else ""
     figures = (f"{progress.loss:.3f}", f"{progress.bpp:.3f}", f"{progress.psnr:.2f}")
     return (progress.cell, progress.state, step, *("" if text == "nan" else text for text in figures), speed, left)
