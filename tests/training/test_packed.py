@@ -86,7 +86,7 @@ def test_what_is_unpacked_has_memory_of_its_own(mesh):
 
 def test_shapes(config):
     alike = dataclasses.replace(config, lmbda=0.1, seed=9, workdir="x")
-    assert packed.shape_of(alike) == packed.shape_of(config) != packed.shape_of(dataclasses.replace(config, L=1))
+    assert packed.shape_of(alike) == packed.shape_of(config) != packed.shape_of(dataclasses.replace(config, steps=9))
 
 
 def test_memory_grows_with_the_model(config):
