@@ -237,6 +237,7 @@ def test_killed_ten_times(sweeps, whole):
     check_same_as_whole(sweeps, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_sweep")
 def test_terminated(sweeps, whole):
     assert sweeps.sweep_until(lambda: sweeps.last_step() >= 4, signal.SIGTERM) == 128 + signal.SIGTERM
