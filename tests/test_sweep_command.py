@@ -77,6 +77,10 @@ class Sweeps:
         whole = path.read_text().split("\n")[:-1] if path.exists() else []
         return json.loads(whole[-1])["step"] if whole else 0
 
+    def progress(self) -> int:
+        """Steps of the last cell, and reports of all."""
+        return self.last_step() + len(list((self.folder / "sweep").glob("*/report.csv")))
+
 
 @pytest.fixture(scope="module")
 def sweeps(tmp_path_factory):
@@ -215,25 +219,25 @@ def test_killed_while_training_and_while_coding(sweeps, whole):
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_sweep")
 def test_killed_ten_times(sweeps, whole):
-    """At moments of the clock, so also while it starts, saves and codes."""
-    kills, longest = 0, 2.0
+    """At random moments between the start and the last report, so also while it compiles, saves and codes."""
+    kills = 0
     while kills < 10:
-        process = sweeps.start("nlvc.sweep", *GRID, "--workdir=sweep")
-        seconds = random.uniform(0, longest)
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            kills += 1
-            longest *= 1.3
-        status = sweeps.finish(process)[0]
-        print(f"after {seconds:.1f} s: status {status}, step {sweeps.last_step()}")
-        if status == 0:  # finished in between: once more from the start
+        target = sweeps.progress() + random.randint(0, 8)
+
+        def late(target=target):
+            if sweeps.progress() < target:
+                return False
+            time.sleep(random.uniform(0, 0.3))
+            return True
+
+        status = sweeps.sweep_until(late, signal.SIGKILL)
+        print(f"status {status} at {sweeps.progress()} of {STEPS + len(CELLS)}, aimed at {target}")
+        if status == 0:
             check_same_as_whole(sweeps, whole)
             shutil.rmtree(sweeps.folder / "sweep")
-            longest = seconds
         else:
             assert status == -signal.SIGKILL
+            kills += 1
     check_same_as_whole(sweeps, whole)
 
 

@@ -4,6 +4,7 @@ All computers see the same files under the same names: what a pack writes goes t
 dies with its computer is started again elsewhere and goes on from its checkpoint.
 """
 
+import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 
@@ -49,10 +50,10 @@ class Cluster:
         return self._survey(shape)[0]
 
     def fitting(self, shape: Config) -> int:
-        """How many models of a shape fit on a device, at least 1."""
-        each, all_ = self._survey(shape)
-        return max(1, all_ // each)
+        """How many models of a shape share a device."""
+        return self._survey(shape)[1]
 
+    @functools.lru_cache(maxsize=64)  # noqa: B019  (there is one engine, for as long as the program runs)
     def _survey(self, shape: Config) -> tuple[int, int]:
         return self._ray.get(self._remote(survey, 1).remote(shape))
 
@@ -94,12 +95,10 @@ class Cluster:
 
 
 def survey(shape: Config) -> tuple[int, int]:
-    """(bytes of a model, bytes that packs may take) on the first device of a worker."""
-    import jax
+    """(bytes of a model, models that share a device), found out by a worker."""
+    from nlvc.training.packed import bytes_per_model, models_that_fit
 
-    from nlvc.training.packed import bytes_per_model, usable_bytes
-
-    return bytes_per_model(shape), usable_bytes(jax.local_devices()[0])
+    return bytes_per_model(shape), models_that_fit(shape)
 
 
 def work(folder: str, pack: Pack, told) -> None:

@@ -10,14 +10,14 @@ from nlvc.config import Config
 from nlvc.sweeping.plan import Pack
 from nlvc.sweeping.progress import Progress
 from nlvc.sweeping.run import run_pack
-from nlvc.training.packed import bytes_per_model, usable_bytes
+from nlvc.training.packed import bytes_per_model, models_that_fit
 
 LISTEN = 0.5
 """Seconds between looks at what else there is to do while nothing is told."""
 
 
 class Local:
-    """Packs on the devices that JAX has here. devices: how many a pack may have at most."""
+    """Packs on the devices that JAX has here; `devices` is how many, and the most that a pack may have."""
 
     def __init__(self, work: Callable = run_pack, devices: Sequence | None = None):
         """work and devices: others for tests of the order alone."""
@@ -34,8 +34,8 @@ class Local:
         return bytes_per_model(shape)
 
     def fitting(self, shape: Config) -> int:
-        """How many models of a shape fit on a device, at least 1."""
-        return max(1, usable_bytes(self._devices[0]) // bytes_per_model(shape))
+        """How many models of a shape share a device."""
+        return models_that_fit(shape)
 
     def run(self, packs: Sequence[Pack], stopping: Callable[[], bool]) -> Iterator[Progress | None]:
         """Starts each pack, in order, as soon as there are devices for it. Yields what is told, and None now and then.

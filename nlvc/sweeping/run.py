@@ -61,9 +61,9 @@ def run_pack(cells: Sequence[Cell], devices: Sequence[jax.Device], tell: Tell, s
                 tell(failure(cell, error))
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=len(data.SPLITS))
 def photos_of(name: str, split: str) -> data.Photos:
-    """The photos, opened once for all packs of a process; threads may share them."""
+    """A split of the newest data set, opened once for all packs of a process; threads may share it."""
     return data.photos(name, split)
 
 

@@ -23,6 +23,9 @@ from nlvc.training.loop import TrainState, abstract_state, make_measure, make_up
 AXIS = "models"
 MODELS, EVERYWHERE = PartitionSpec(AXIS), PartitionSpec()
 
+MOST = 32
+"""Models on a device by default, whatever its memory: each has files that are open, and more do not make it faster."""
+
 
 def shape_of(config: Config) -> Config:
     """What decides about the program: the configuration without lambda, seed and workdir."""
@@ -93,6 +96,11 @@ def bytes_per_model(shape: Config) -> int:
     compiled = step.lower(state, batch, stacked((), jax.random.key(0).dtype), stacked((), jnp.float32)).compile()
     memory = compiled.memory_analysis()
     return memory.temp_size_in_bytes + 2 * memory.argument_size_in_bytes
+
+
+def models_that_fit(shape: Config) -> int:
+    """Models of a shape that share the first device, from 1 to MOST."""
+    return max(1, min(MOST, usable_bytes(jax.local_devices()[0]) // bytes_per_model(shape)))
 
 
 def usable_bytes(device: jax.Device) -> int:
