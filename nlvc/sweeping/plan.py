@@ -32,7 +32,8 @@ def plan(cells: Sequence[Cell], devices: int, fitting: Callable[[Config], int]) 
     devices does a shape have several. So a program is compiled as seldom, and waits for others as little, as can be.
     The plan depends on the grid alone, not on what of it is finished: a pack that is resumed has the same program.
 
-    fitting: shape -> models that fit on one device; asked only where a device could have several.
+    fitting: shape -> models that share a device; asked only where one could have several. If that cannot be found out,
+    the pack is of one model a device, and will say itself what is wrong with its shape.
     """
     shapes: dict[Config, list[Cell]] = {}
     for cell in cells:
@@ -41,11 +42,19 @@ def plan(cells: Sequence[Cell], devices: int, fitting: Callable[[Config], int]) 
     packs = []
     for shape, alike in shapes.items():
         share = min(max(1, devices // len(shapes)), len(alike))
-        most = share * fitting(shape) if len(alike) > share else share
+        most = share * (answer(fitting, shape) or 1) if len(alike) > share else share
         parts = -(-len(alike) // most)
         ends = [len(alike) * part // parts for part in range(parts + 1)]
         packs += [Pack(tuple(alike[a:b]), min(share, b - a)) for a, b in zip(ends, ends[1:], strict=False)]
     return packs
+
+
+def answer(question: Callable[[Config], int], shape: Config) -> int | None:
+    """What is found out about a shape; None where finding out fails, which must not stop the other shapes."""
+    try:
+        return question(shape)
+    except Exception:
+        return None
 
 
 def is_finished(cell: Cell) -> bool:
@@ -63,9 +72,10 @@ def describe(packs: Sequence[Pack], footprint: Callable[[Config], int]) -> str:
     """The plan as a table without a final newline; footprint: shape -> bytes of a model on its device."""
     lines = [("program", "models", "finished", "devices", "memory", "cells")]
     for number, pack in enumerate(packs, start=1):
-        size = footprint(pack.shape) * pack.models_per_device
+        each = answer(footprint, pack.shape)
+        memory = "unknown" if each is None else f"{each * pack.models_per_device / 2**20:.0f} MiB"
         finished = sum(map(is_finished, pack.cells))
-        figures = (len(pack.cells), finished, pack.devices, f"{size / 2**20:.0f} MiB")
+        figures = (len(pack.cells), finished, pack.devices, memory)
         lines.append((str(number), *map(str, figures), pack.cells[0].name))
         lines += [("",) * 5 + (cell.name,) for cell in pack.cells[1:]]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
