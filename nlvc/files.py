@@ -1,13 +1,15 @@
 """Files and folders that appear whole or not at all."""
 
 import contextlib
+import csv
+import io
 import os
 import platform
 import re
 import shutil
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 _COMPUTER = f"{zlib.crc32(platform.node().encode()):08x}"
@@ -52,6 +54,15 @@ def whole_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
             former.rename(path)
         for folder in (temporary, former):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_csv(path: Path, records: Sequence[dict]) -> None:
+    """One line for each record, one column for each key in the order of first appearance; what is missing is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for record in records for key in record)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    write_whole(path, text.getvalue().encode())
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from nlvc import data
 from nlvc.config import Config, ConfigError
-from nlvc.evaluation import code_photos, table
+from nlvc.evaluation import code_photos, table, write_rows
 from nlvc.files import remove_leftovers, write_whole
 from nlvc.image_codec import load
 from nlvc.image_codec.freezing import freeze_model
@@ -92,11 +92,15 @@ def freeze_run(workdir: Path, path: Path) -> str:
 
 
 def report(workdir: Path, photos: data.Photos) -> str:
-    """Codes the test photos with the model of the workdir; writes files/, picture.png and report.txt. Its table."""
+    """Codes the test photos with the model of the workdir; writes files/, picture.png and the reports. Their table.
+
+    report.csv has the same figures unrounded. It is written last: where it is, the run is complete.
+    """
     model = load(workdir)
     rows = code_photos(model, photos, photos.names, workdir / "files", workdir / "picture.png")
     text = table(rows)
     write_whole(workdir / "report.txt", f"{text}\n".encode())
+    write_rows(workdir / "report.csv", rows)
     return f"{text}\nfiles, picture.png and report.txt are in {workdir}"
 
 

@@ -421,7 +421,6 @@ def test_a_missing_model(nlvc, photo, tmp_path, command):
     [
         [],
         ["compress"],
-        ["compress", "a.png"],
         ["info"],
         ["explode"],
         ["info", "--x"],

@@ -1,7 +1,7 @@
 """Imports go down only: every file of nlvc is read, also for imports inside functions, and nothing is run.
 
     5  nlvc (the lazy facade), nlvc.__main__
-    4  cli  train  sweep  evaluate             commands; they may call each other
+    4  cli  train  sweep  sweeping/  evaluate  commands; they may call each other
     3  training/        evaluation/
     2  image_codec
     1  coding/          models/         data/  they do not know each other
@@ -23,6 +23,7 @@ FLOORS = {
     "nlvc.cli": COMMANDS,
     "nlvc.train": COMMANDS,
     "nlvc.sweep": COMMANDS,
+    "nlvc.sweeping": COMMANDS,
     "nlvc.evaluate": COMMANDS,
     "nlvc.training": 3,
     "nlvc.evaluation": 3,

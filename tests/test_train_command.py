@@ -111,8 +111,8 @@ def lines(workdir, name="loss"):
 def test_what_a_run_leaves_behind(whole):
     workdir, out, err = whole
     assert {path.name for path in workdir.iterdir()} == {
-        "checkpoints", "config.json", "files", "metrics.jsonl", "model.safetensors", "picture.png", "report.txt",
-        "tensorboard",
+        "checkpoints", "config.json", "files", "metrics.jsonl", "model.safetensors", "picture.png", "report.csv",
+        "report.txt", "tensorboard",
     }  # fmt: skip
     first, second, third, *rest = out.splitlines()
     assert re.fullmatch(r"device: cpu \(.*\), workdir: run", first)

@@ -11,6 +11,7 @@ _HOMES = {
     "Row": "report",
     "save_picture": "report",
     "table": "report",
+    "write_rows": "report",
 }
 __all__ = sorted(_HOMES)
 

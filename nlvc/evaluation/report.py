@@ -4,12 +4,14 @@ import functools
 import math
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from nlvc.evaluation.metrics import psnr
+from nlvc.files import write_csv
 
 
 class Row(NamedTuple):
@@ -70,6 +72,16 @@ def table(rows: Sequence[Row]) -> str:
         return "  ".join([cells[0].ljust(widths[0]), *numbers])
 
     return "\n".join([aligned(heads), rule, *map(aligned, lines[:-1]), rule, aligned(lines[-1])])
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """The same figures unrounded as a CSV file, whole or not at all; each level has a column, bpp_1, bpp_2, ..."""
+    records = []
+    for row in rows:
+        record = row._asdict()
+        levels = record.pop("level_bpp")
+        records.append({**record, **{f"bpp_{level}": bpp for level, bpp in enumerate(levels, start=1)}})
+    write_csv(path, records)
 
 
 # Dark to light with evenly rising lightness, so that more bits look brighter, in grey and to colour-blind eyes too.

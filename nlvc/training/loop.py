@@ -106,18 +106,26 @@ def sample_lambdas(key: Array, count: int) -> Array:
     return jnp.exp(low + (high - low) * places)
 
 
-def make_validation(config: Config, crops: np.ndarray) -> Callable[[dict], dict[str, Array]]:
-    """The jitted measure params -> metrics of fixed crops (N, P, P, 3) in [0, 1], their latents binned."""
-    model = NestedLatentModel(config)
-    lmbda = weights = None
-    if config.rate == "variable":  # in turns
-        lmbda = jnp.resize(jnp.array(LAMBDAS), len(crops))
-        weights = hats(lmbda)
+def make_measure(config: Config) -> Callable[..., dict[str, Array]]:
+    """The pure measure (params, crops (N, P, P, 3) in [0, 1], lmbda=None) -> metrics, the latents binned.
 
-    @jax.jit
-    def measure(params: dict, batch: Array) -> dict[str, Array]:
-        output = model.apply({"params": params}, batch, weights, method="binned")
-        value, metrics = rate_distortion(config, output, batch, lmbda)
+    lmbda: a scalar instead of the config's, as in `make_update`.
+    """
+    model = NestedLatentModel(config)
+
+    def measure(params: dict, crops: Array, lmbda: Array | None = None) -> dict[str, Array]:
+        weights = None
+        if config.rate == "variable":  # in turns
+            lmbda = jnp.resize(jnp.array(LAMBDAS), len(crops))
+            weights = hats(lmbda)
+        output = model.apply({"params": params}, crops, weights, method="binned")
+        value, metrics = rate_distortion(config, output, crops, lmbda)
         return {"loss": value, **metrics}
 
+    return measure
+
+
+def make_validation(config: Config, crops: np.ndarray) -> Callable[[dict], dict[str, Array]]:
+    """The jitted measure params -> metrics of fixed crops (N, P, P, 3) in [0, 1]."""
+    measure = jax.jit(make_measure(config))
     return lambda params: measure(params, jnp.asarray(crops))

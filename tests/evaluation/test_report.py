@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from nlvc.evaluation import Row, save_picture, table
+from nlvc.evaluation import Row, save_picture, table, write_rows
 from nlvc.evaluation.report import colours
 
 
@@ -45,6 +45,15 @@ def test_an_exact_copy_has_infinite_psnr():
 def test_an_empty_table_is_refused():
     with pytest.raises(ValueError, match="at least one photo"):
         table([])
+
+
+def test_rows_as_a_file_are_not_rounded(tmp_path):
+    write_rows(tmp_path / "report.csv", [row("a, b", psnr=1 / 3, levels=(0.5,)), row("c", ms_ssim=math.nan)])
+    assert (tmp_path / "report.csv").read_text().splitlines() == [
+        "name,width,height,bytes,bpp,bpp_estimated,psnr,ms_ssim,bpp_1,bpp_2",
+        '"a, b",768,512,24576,0.5,0.5,0.3333333333333333,0.95,0.5,',
+        "c,768,512,24576,0.5,0.5,30.0,nan,0.4,0.1",
+    ]
 
 
 def test_colours_grow_lighter_with_the_value():
