@@ -106,6 +106,16 @@ def test_networks_are_compiled_for_few_sizes(data, grid):
         assert side % step == 0 and before <= side < before + step
 
 
+@some
+@given(data=st.data(), grid=grids(), margin=st.integers(0, 5))
+def test_borders_inside_the_picture_have_two_blocks_of_it_beside_them(data, grid, margin):
+    box = grid.compiled(data.draw(boxes(*grid.shape(1))), 1)
+    sides = zip(grid.borders(box, margin), box[:2], box[2:], grid.shape(1), strict=True)
+    for inside, first, count, total in sides:
+        there = [0 <= number < total for number in range(first - margin, first + count + margin)]
+        assert inside.tolist() == [before and after for before, after in zip(there, there[1:], strict=False)]
+
+
 @settings(max_examples=100)
 @given(
     data=st.data(),

@@ -42,6 +42,20 @@ def test_a_perfect_reconstruction_costs_its_bits_alone():
     assert terms["mse"] == 0 and np.isfinite(terms["psnr"])
 
 
+def test_another_lambda_than_that_of_the_model():
+    """One for all photos, or each its own: the mean of what models of these lambdas say, unless the rate varies."""
+    x = np.full((2, 4, 8, 3), 0.5, np.float32)
+    output = output_of(x, [0.1, -0.02], bits=[[64, 128], [8, 8]])
+    first, second = (float(lagrangian(tiny(L=2, lmbda=lmbda), output, x)[0]) for lmbda in (0.01, 0.04))
+    loss, terms = lagrangian(tiny(L=2, lmbda=0.01), output, x, 0.04)
+    assert loss == pytest.approx(second, rel=1e-6)
+    assert terms["bpp"] + 0.04 * 255**2 * terms["mse"] == pytest.approx(second, rel=1e-6)
+    both = lagrangian(tiny(L=2, lmbda=0.01), output, x, np.full(2, 0.01, np.float32))[0]
+    assert both == pytest.approx(first, rel=1e-6)
+    each = lagrangian(tiny(L=2, lmbda=0.01), output, x, np.float32([0.01, 0.04]))[0]
+    assert each == pytest.approx((72 / 32 + 0.01 * 650.25 + 136 / 32 + 0.04 * 26.01) / 2, rel=1e-4)
+
+
 def test_gradient_of_the_lagrangian():
     x = np.full((2, 4, 8, 3), 0.5, np.float32)
     output = output_of(x, [0.1, -0.02], bits=[[64, 128], [8, 8]])
@@ -65,4 +79,5 @@ def test_ms_ssim_as_the_distortion():
     assert terms["ms_ssim"] == pytest.approx(similarity, rel=1e-5)
     assert terms["bpp"] == pytest.approx(1)
     assert loss == pytest.approx(1 + 60 * (1 - similarity), rel=1e-4)
+    assert lagrangian(config, output, x, 20.0)[0] == pytest.approx(1 + 20 * (1 - similarity), rel=1e-4)
     assert terms["mse"] == pytest.approx(np.mean((x - x_hat) ** 2), rel=1e-4)  # told all the same

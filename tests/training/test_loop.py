@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nlvc.config import base, paper
-from nlvc.training.loop import abstract_state, make_validation, schedule
+from nlvc.training.loop import abstract_state, make_train_step, make_update, make_validation, schedule
 
 
 def distance(ours, other):
@@ -81,6 +81,21 @@ def test_the_first_update_is_as_large_as_the_schedule_says(fresh, first_state, t
     """Adam's first update of a parameter is its rate, whatever the gradient (unless that is almost nothing)."""
     state, _ = train_step(fresh(), batch_at(0))
     assert distance(state.params, first_state.params) == pytest.approx(config.learning_rate / 100, rel=0.02)
+
+
+def test_one_program_trains_models_of_several_lambdas_and_seeds(fresh, config, batch_at):
+    """With lambda and key as arguments it does what the steps of those models do."""
+    update = jax.jit(make_update(config))
+    for lmbda, seed in [(0.002, 5), (0.05, 6)]:
+        ours, metrics = update(fresh(), batch_at(0), jax.random.key(seed), lmbda)
+        step = make_train_step(dataclasses.replace(config, lmbda=lmbda, seed=seed))
+        theirs, expected = step(fresh(), batch_at(0))
+        assert metrics.keys() == expected.keys()
+        for name in metrics:
+            np.testing.assert_allclose(metrics[name], expected[name], rtol=1e-4)
+        assert ours.step == theirs.step == 1
+        assert distance(ours.params, theirs.params) < 1e-6 < distance(ours.params, fresh().params)
+    assert update._cache_size() == 1
 
 
 def test_the_loss_falls_on_one_batch(fresh, train_step, batch_at, config):
