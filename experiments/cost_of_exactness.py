@@ -22,13 +22,12 @@ from pathlib import Path
 import jax
 import numpy as np
 from PIL import Image
-from scipy.interpolate import PchipInterpolator
 from tqdm import tqdm
 
 from nlvc import coding, data
 from nlvc.config import Config
 from nlvc.data import to_rgb
-from nlvc.evaluation import psnr
+from nlvc.evaluation import bd_rate, psnr
 from nlvc.image_codec import Model
 from nlvc.image_codec.coder import in_units
 from nlvc.image_codec.freezing import freeze_model
@@ -113,18 +112,6 @@ class Arm:
         return bits / (photo.shape[0] * photo.shape[1]), psnr(photo, pixels)
 
 
-def bd_rate(anchor: list[tuple[float, float]], other: list[tuple[float, float]]) -> float:
-    """Per cent; negative where the other curve of (bpp, dB) needs less."""
-    curves = [
-        PchipInterpolator([dB for _, dB in sorted(curve)], [math.log(rate) for rate, _ in sorted(curve)])
-        for curve in (anchor, other)
-    ]
-    low = max(curve.x[0] for curve in curves)
-    high = min(curve.x[-1] for curve in curves)
-    difference = curves[1].integrate(low, high) - curves[0].integrate(low, high)
-    return 100 * (math.exp(difference / (high - low)) - 1)
-
-
 def times(model: Model, params: dict, runs: int = 9) -> tuple[float, float]:
     """Median seconds of the synthesis of 768 x 512 pixels in integers and in float."""
     config, stride = model.config, model.config.level_strides[0]
@@ -175,9 +162,9 @@ def main() -> None:
             f"{1 / factor:9.2f} {bpp:14.4f} {dB:6.3f} {float_bpp:14.4f} {float_dB:6.3f} "
             f"{100 * (bpp / float_bpp - 1):+7.3f}% {dB - float_dB:+.4f} dB"
         )
-    priors = bd_rate(curves[False], [(r, dB) for (r, _), (_, dB) in zip(curves[True], curves[False], strict=True)])
-    print(f"BD-rate of the integer priors alone {priors:+.3f} %, of priors and synthesis "
-          f"{bd_rate(curves[False], curves[True]):+.3f} % ({len(photos)} photos)")  # fmt: skip
+    (float_bpp, float_dB), (bpp, dB) = (np.transpose(curves[exact]) for exact in (False, True))
+    print(f"BD-rate of the integer priors alone {bd_rate(float_bpp, float_dB, bpp, float_dB):+.3f} %, of priors and "
+          f"synthesis {bd_rate(float_bpp, float_dB, bpp, dB):+.3f} % ({len(photos)} photos)")  # fmt: skip
     integer, float_ = times(model, params)
     print(f"synthesis of 768 x 512 pixels: integer {1000 * integer:.0f} ms, float {1000 * float_:.0f} ms "
           f"({float_ / integer:.2f} times as fast in integers)")  # fmt: skip

@@ -19,18 +19,19 @@ def random_params(config: Config, seed: int = 0) -> dict:
     shapes = jax.eval_shape(NestedLatentModel(config).init, key, photo, key)["params"]
     rng = np.random.default_rng(seed)
     params = jax.tree.map(lambda s: rng.normal(0, (s.shape[-1] / s.size) ** 0.5, s.shape).astype(np.float32), shapes)
-    # Inverse GDNs one behind the other would grow without end.
-    params = jax.tree.map_with_path(lambda path, p: p * (0.1 if "gamma" in str(path) else 1), params)
+    # GDNs near 1: their powers are divided by, and inverse ones one behind the other would grow without end.
+    params = jax.tree.map_with_path(lambda path, p: p * np.float32(0.1 if "GDN" in str(path) else 1), params)
+    params = jax.tree.map_with_path(lambda path, p: p + np.float32("beta_root" in str(path)), params)
     params["log_gain"] = np.asarray(log_gains(config, params["log_gain"].shape))
     if config.linear_path:
         # Bases are stored with entries around 1.
         for name in ("analysis_basis", "synthesis_basis"):
             params[name] = params[name] * np.float32(len(params[name]) ** 0.5)
-        # Beside the linear path networks count in small units, and would say next to nothing.
-        for network in params.values():
+        # Beside the linear path networks count in small units, and would say next to nothing; those of pixels say less.
+        for name, network in params.items():
             if isinstance(network, dict) and "Conv_0" in network:
-                last = last_convolution(network)
-                network[last] = {name: p / np.float32(ZERO_UNIT) for name, p in network[last].items()}
+                last, share = last_convolution(network), 1 / 16 if name in ("analysis", "synthesis") else 1
+                network[last] = {name: p * np.float32(share / ZERO_UNIT) for name, p in network[last].items()}
     return params
 
 

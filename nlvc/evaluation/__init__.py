@@ -5,6 +5,7 @@ import importlib
 _HOMES = {
     "RoundTripError": "coded",
     "code_photos": "coded",
+    "bd_rate": "metrics",
     "bits_per_pixel": "metrics",
     "ms_ssim": "metrics",
     "psnr": "metrics",

@@ -60,6 +60,33 @@ def bits_per_pixel(num_bytes: int, height: int, width: int) -> float:
     return 8 * num_bytes / (height * width)
 
 
+def bd_rate(anchor_bpp, anchor_psnr, bpp, psnr) -> float:
+    """Bjontegaard's mean difference of rate at equal PSNR, in per cent: negative where the second curve needs less.
+
+    Args:
+      anchor_bpp, anchor_psnr, bpp, psnr: the points of two curves, in any order; bpp positive, PSNR in dB, no PSNR
+        twice in a curve.
+
+    Returns:
+      The mean, over the range of PSNR that both curves have, of the difference of the logarithms of the rates, as PCHIP
+      through the points interpolates them (Bjontegaard 2001, with the field's usual interpolation).
+
+    Raises:
+      ValueError: the curves share less than 1 dB, or not even that has points.
+    """
+    from scipy.interpolate import PchipInterpolator
+
+    curves = []
+    for rates, qualities in ((anchor_bpp, anchor_psnr), (bpp, psnr)):
+        order = np.argsort(qualities)
+        curves.append(PchipInterpolator(np.asarray(qualities)[order], np.log(np.asarray(rates)[order])))
+    low, high = max(curve.x[0] for curve in curves), min(curve.x[-1] for curve in curves)
+    if high - low < 1:
+        raise ValueError(f"bd_rate: the curves share {max(high - low, 0):.2f} dB; at least 1 is needed")
+    difference = curves[1].integrate(low, high) - curves[0].integrate(low, high)
+    return float(100 * (np.exp(difference / (high - low)) - 1))
+
+
 @jax.jit
 def _plane_ms_ssim(a, b):
     scaled = (plane[..., None].astype("float32") / 255 for plane in (a, b))
