@@ -1,15 +1,20 @@
-"""What packing saves: two lambdas, two seeds and two priors, packed by prior against one model after the other.
+"""What packing saves: two lambdas, two seeds and two priors, packed by prior or not, against runs of nlvc.train.
 
     python benchmarks/sweep.py [--preset tiny] [--L 2] [--patch 128] [--batch 8] [--steps 5] [--of 1400]
 
-Both ways compile what they need, without a cache, and then take the same steps on the same crops; the time of a run of
---of steps is made of these two. CPU seconds, of all cores together, say more than the clock on a shared machine.
+    nlvc.train       each model compiles its own step, one after the other
+    packs of 1       the models of a prior share a program, and take turns
+    packs of 4       one program steps all models of a prior at once
+
+All compile what they need, without a cache, and then take the same steps on the same crops; the time of runs of --of
+steps is made of these two. CPU seconds, of all cores together, say more than the clock on a shared machine.
 """
 
 import argparse
 import dataclasses
 import itertools
 import time
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +54,7 @@ def main() -> None:
         L=arguments.L, patch_size=arguments.patch, batch_size=arguments.batch, steps=arguments.of
     )
     crops = np.random.default_rng(0).random((16, arguments.patch, arguments.patch, 3), np.float32)
-    ways = {"one after the other": alone, "packed": together}
+    ways = {"nlvc.train": alone, "packs of 1": partial(together, size=1), "packs of 4": partial(together, size=4)}
     compiling, stepping = (dict.fromkeys(ways, 0.0) for _ in range(2))
     for prior in PRIORS:
         configs = [
@@ -65,13 +70,12 @@ def main() -> None:
     print(f"8 models on {device.platform} ({device.device_kind}), {arguments.preset} L={arguments.L}, "
           f"{arguments.batch} crops of {arguments.patch} pixels; seconds on the clock (of all cores)")  # fmt: skip
     rows = {name: (compiling[name], stepping[name], compiling[name] + arguments.of * stepping[name]) for name in ways}
-    print(f"{'':<22}{'compilation':>18}{'a step of all 8':>18}{f'{arguments.of} steps in all':>22}")
+    heads = "compilation", "a step of all 8", f"{arguments.of} steps in all"
+    print(f"{'':<12}" + "".join(f"{head:>24}" for head in heads) + f"{'times as fast':>20}")
     for name, row in rows.items():
-        print(f"{name:<22}" + "".join(f"{f'{wall:.2f} ({cpu:.2f})':>{18 + 4 * (n == 2)}}" for n, (wall, cpu) in
-                                      enumerate(row)))  # fmt: skip
-    ratios = [first / second for first, second in zip(*rows.values(), strict=True)]
-    print(f"{'times as fast':<22}" + "".join(f"{f'{wall:.2f} ({cpu:.2f})':>{18 + 4 * (n == 2)}}" for n, (wall, cpu) in
-                                             enumerate(ratios)))  # fmt: skip
+        ratio = rows["nlvc.train"][2] / row[2]
+        print(f"{name:<12}" + "".join(f"{f'{wall:.2f} ({cpu:.2f})':>24}" for wall, cpu in row)
+              + f"{f'{ratio[0]:.2f} ({ratio[1]:.2f})':>20}")  # fmt: skip
 
 
 def alone(configs, start: TrainState, batch: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -86,16 +90,22 @@ def alone(configs, start: TrainState, batch: np.ndarray, steps: int) -> tuple[np
     return compiling, stepping
 
 
-def together(configs, start: TrainState, batch: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """The same of a pack."""
-    mesh = packed.mesh_of(jax.local_devices()[:1])
-    state = packed.pack([start] * len(configs), mesh)
-    batches = packed.pack([batch] * len(configs), mesh)
-    keys = packed.pack_keys([config.seed for config in configs], mesh)
-    lambdas = packed.pack([jnp.float32(config.lmbda) for config in configs], mesh)
-    clock = Clock()
-    step = packed.make_packed_step(packed.shape_of(configs[0]), mesh).lower(state, batches, keys, lambdas).compile()
-    return clock.read(), stepped(lambda state: step(state, batches, keys, lambdas), state, steps)
+def together(configs, start: TrainState, batch: np.ndarray, steps: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same of packs of `size` models, which share one program."""
+    mesh, compiled, stepping = packed.mesh_of(jax.local_devices()[:1]), None, np.zeros(2)
+    for first in range(0, len(configs), size):
+        some = configs[first : first + size]
+        state, batches = packed.pack([start] * size, mesh), packed.pack([batch] * size, mesh)
+        keys = packed.pack_keys([config.seed for config in some], mesh)
+        lambdas = packed.pack([jnp.float32(config.lmbda) for config in some], mesh)
+        if not compiled:
+            clock = Clock()
+            program = packed.make_packed_step(packed.shape_of(some[0]), mesh)
+            compiled = program.lower(state, batches, keys, lambdas).compile()
+            compiling = clock.read()
+        step = partial(lambda program, others, state: program(state, *others), compiled, (batches, keys, lambdas))
+        stepping = stepping + stepped(step, state, steps)
+    return compiling, stepping
 
 
 def stepped(step, state: TrainState, steps: int) -> np.ndarray:

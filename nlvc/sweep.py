@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--workdir", metavar="FOLDER", type=Path, default=Path("runs/sweep"),
                         help="where each cell has its workdir, and results.csv is; default: runs/sweep")  # fmt: skip
     parser.add_argument("--pack", metavar="N", type=positive, help="models in one program on a device; "
-                        "default: as many as its memory holds")  # fmt: skip
+                        "default: as many as its memory holds, and 1 on a CPU")  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="print the plan and the memory it needs, train nothing")
     parser.add_argument("--engine", choices=("local", "ray"), default="local",
                         help="the devices of this computer, or a Ray cluster")  # fmt: skip

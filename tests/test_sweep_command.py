@@ -26,7 +26,7 @@ TRAINING = (
     "--preset=tiny --L=1 --strides 4 --channels=4 --filters=4 --latent-filters=4 --patch-size=16 --transform=plain "
     f"--no-linear-path --prior-scale=1 --steps={STEPS} --checkpoint-every=3 --log-every=1 --data=photos"
 ).split()
-GRID = [*TRAINING, "--lmbda", "0.01", "0.1", "--seed", "0", "1"]
+GRID = [*TRAINING, "--lmbda", "0.01", "0.1", "--seed", "0", "1", "--pack=4"]
 CELLS = [f"L=1,prior=logistic,lmbda={lmbda},seed={seed}" for lmbda in ("0.01", "0.1") for seed in (0, 1)]
 
 

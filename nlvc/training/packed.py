@@ -7,7 +7,6 @@ another, so one that is not finite harms only itself.
 """
 
 import dataclasses
-import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
@@ -99,15 +98,11 @@ def bytes_per_model(shape: Config) -> int:
 
 
 def models_that_fit(shape: Config) -> int:
-    """Models of a shape that share the first device, from 1 to MOST."""
-    return max(1, min(MOST, usable_bytes(jax.local_devices()[0]) // bytes_per_model(shape)))
+    """Models of a shape that share the first device, from 1 to MOST: as many as four fifths of its memory hold.
 
-
-def usable_bytes(device: jax.Device) -> int:
-    """Memory that a pack may take on a device: always the same, so that a sweep that is resumed has the same packs.
-
-    Four fifths of what JAX has on an accelerator, or half of the computer's, which its CPU devices share.
+    The same at every time, so that a sweep that is resumed has the same packs. On a CPU, which tells of no memory, it
+    is 1: a model keeps the cores busy, and several small products at once are slower there than one after the other
+    (benchmarks/sweep.py). The models of a shape share their program all the same.
     """
-    if stats := device.memory_stats():
-        return int(0.8 * stats["bytes_limit"])
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 // jax.local_device_count()
+    stats = jax.local_devices()[0].memory_stats()
+    return max(1, min(MOST, int(0.8 * stats["bytes_limit"]) // bytes_per_model(shape))) if stats else 1
