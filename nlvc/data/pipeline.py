@@ -30,11 +30,13 @@ def batches(
     start: int = 0,
     prefetch: int = 8,
     threads: int = 2,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[np.ndarray]:
     """Endless batches of random crops, float32 (batch_size, patch_size, patch_size, 3) in [0, 1].
 
     Batch k depends only on (photos, seed, k), so `start=k` continues a run exactly where it stopped after k batches;
-    `prefetch` (batches made ahead) and `threads` change nothing but the speed.
+    `prefetch` (batches made ahead) and `threads` change nothing but the speed. share=(p, n): of every batch only the
+    p-th of n equal runs of its rows, for one of n processes that train together.
 
     A photo is chosen with probability proportional to the square root of its area, a compromise between every photo
     alike and every pixel alike; the place is uniform; horizontal and vertical flips have probability 1/2 each. Photos
@@ -43,7 +45,8 @@ def batches(
     then also depends on `cache_bytes`. A photo that turns out to be broken is passed over, and is in `photos.skipped`.
 
     The iterator is grain's: `get_state` and `set_state` work too, and `close` stops its threads. Raises ValueError for
-    sizes below 1, a negative seed, start, prefetch or threads; and, while iterating, if no photo can be read.
+    sizes below 1, a negative seed, start, prefetch or threads, a share that is none; and, while iterating, if no photo
+    can be read.
     """
     for name, value, least in (
         ("batch_size", batch_size, 1),
@@ -55,11 +58,16 @@ def batches(
     ):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
+    part, parts = share
+    if not 0 <= part < parts or batch_size % parts:
+        raise ValueError(f"share {share} of a batch of {batch_size}: give (p, n), 0 <= p < n, n a divisor of the size")
     import grain
 
     draw = partial(random_crop, photos, patch_size, seed, _windows(photos, seed))
-    numbers = grain.MapDataset.range(start * batch_size, sys.maxsize)
-    dataset = numbers.map(draw).batch(batch_size, drop_remainder=True, batch_fn=_to_float)
+    rows = batch_size // parts
+    numbers = grain.MapDataset.range(start * rows, sys.maxsize // parts)
+    numbers = numbers.map(partial(_number, rows, part, parts))
+    dataset = numbers.map(draw).batch(rows, drop_remainder=True, batch_fn=_to_float)
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)))
 
 
@@ -107,6 +115,12 @@ def crop(photo: np.ndarray, patch_size: int, down: float, right: float) -> np.nd
     if not any(missing):
         return patch
     return np.pad(patch, [(n // 2, n - n // 2) for n in missing] + [(0, 0)], mode="reflect")
+
+
+def _number(rows: int, part: int, parts: int, own: int) -> int:
+    """The number, in the whole stream, of crop `own` of a stream that has `rows` of each batch's `parts * rows`."""
+    batch, row = divmod(own, rows)
+    return (batch * parts + part) * rows + row
 
 
 def _windows(photos: Photos, seed: int) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
