@@ -88,13 +88,21 @@ class Config:
     seed: int = 0
     """Of everything random: parameters, crops, noise."""
     data: str = "embedded"
-    """embedded (photos of scikit-image's wheel), a folder of photos, or tfds:NAME."""
+    """embedded (photos of scikit-image's wheel), a folder of photos, one made by `nlvc pack`, or tfds:NAME."""
     workdir: str = ""
     """Where checkpoints and results go. Empty: runs/ and a name made of the flags."""
     checkpoint_every: int = 500
     """Steps between checkpoints."""
     log_every: int = 25
     """Steps between lines of metrics."""
+
+    # The arithmetic of the training.
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the networks' arithmetic; parameters, optimiser, linear path and rates are float32 always."""
+    accumulate: int = 1
+    """Parts that a batch is computed in, one after the other, for batches that do not fit into memory at once."""
+    remat: bool = False
+    """Compute the networks' activations again for the gradient instead of keeping them: less memory, more time."""
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -125,7 +133,7 @@ class Config:
             raise ConfigError(f"prior_scale={self.prior_scale}: must be from 0.01 to 256 bins")
 
     def _check_training(self):
-        for name in ("steps", "batch_size", "patch_size", "checkpoint_every", "log_every"):
+        for name in ("steps", "batch_size", "patch_size", "checkpoint_every", "log_every", "accumulate"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)}: must be at least 1")
         for name in ("lmbda", "learning_rate", "clip_norm"):
@@ -146,6 +154,10 @@ class Config:
                 f"patch_size={self.patch_size}: must be at least twice the strides' product, "
                 f"{math.prod(self.level_strides)}, or the deepest level never sees a neighbour while it is trained"
             )
+        if self.batch_size % self.accumulate:
+            raise ConfigError(f"accumulate={self.accumulate}: must divide the batch size, {self.batch_size}")
+        if self.dtype == "bfloat16" and self.quantize_aware:
+            raise ConfigError("dtype=bfloat16: is too coarse for the 8-bit steps of --quantize-aware")
         if self.rate == "variable" and (self.distortion != "mse" or not self.linear_path):
             raise ConfigError("rate=variable: needs --distortion=mse and --linear-path")
         if self.distortion == "ms-ssim" and self.patch_size < 161:
@@ -192,26 +204,34 @@ class Config:
 
     @classmethod
     def from_args(cls, argv: list[str] | None = None) -> "Config":
-        """Flags to a Config: `--preset` chooses the starting point, the other flags change it.
-
-        A wrong flag ends the program with tyro's message; an impossible combination raises ConfigError.
-        """
-        import tyro
-
-        argv = list(sys.argv[1:] if argv is None else argv)
-        named = [flag.partition("=")[2] for flag in argv if flag.startswith("--preset=")]
-        named += [value for flag, value in zip(argv, argv[1:], strict=False) if flag == "--preset"]
-        # An unknown preset falls through to tyro, whose message lists the choices.
-        start = _Flags(**dataclasses.asdict(PRESETS.get(named[-1] if named else "base", base)()))
-        flags = tyro.cli(_Flags, args=argv, default=start, prog="python -m nlvc.train", description=cls.__doc__)
-        return cls(**dataclasses.asdict(flags))
+        """Flags to a Config, as `parse_flags` does."""
+        return parse_flags(argv)[0]
 
 
-class _Flags(Config):
-    """A Config that is not checked yet: tyro would make a framed message of many lines of what the check says."""
+def parse_flags(argv: list[str] | None = None, *others: type, prog: str = "python -m nlvc.train") -> tuple:
+    """The flags of one flat command line as a Config and a record of each of the dataclasses `others`, in that order.
 
-    def __post_init__(self):
-        pass
+    `--preset` chooses the Config's starting point, the other flags change it. A wrong flag ends the program with tyro's
+    message; an impossible combination raises ConfigError.
+    """
+    import tyro
+
+    argv = list(sys.argv[1:] if argv is None else argv)
+    named = [flag.partition("=")[2] for flag in argv if flag.startswith("--preset=")]
+    named += [value for flag, value in zip(argv, argv[1:], strict=False) if flag == "--preset"]
+    # An unknown preset falls through to tyro, whose message lists the choices.
+    starts = [PRESETS.get(named[-1] if named else "base", base)(), *(record() for record in others)]
+    kinds = [_unchecked(type(start)) for start in starts]
+    flat = dataclasses.make_dataclass("Flags", [(kind.__name__.lower(), kind) for kind in kinds])
+    start = flat(*(kind(**dataclasses.asdict(start)) for kind, start in zip(kinds, starts, strict=True)))
+    settings = {"prog": prog, "description": Config.__doc__, "config": (tyro.conf.OmitArgPrefixes,)}
+    flags = dataclasses.astuple(tyro.cli(flat, args=argv, default=start, **settings))
+    return tuple(type(start)(*values) for start, values in zip(starts, flags, strict=True))
+
+
+def _unchecked(record: type) -> type:
+    """The record without its check, of whose one line tyro would make a framed message of many."""
+    return type(record.__name__, (record,), {"__post_init__": lambda self: None, "__doc__": record.__doc__})
 
 
 def base(**changes) -> Config:
@@ -258,4 +278,3 @@ def _check_kind(field: dataclasses.Field, value) -> None:
     if not valid:
         expected = " or ".join(choices) if choices else getattr(field.type, "__name__", str(field.type))
         raise ConfigError(f"{field.name}={value!r}: must be {expected}")
-

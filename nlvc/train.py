@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import signal
 import sys
 import time
@@ -12,16 +13,20 @@ import numpy as np
 from tqdm import tqdm
 
 from nlvc import data
-from nlvc.config import Config, ConfigError
+from nlvc.config import Config, ConfigError, parse_flags
 from nlvc.evaluation import code_photos, table, write_rows
 from nlvc.files import remove_leftovers, write_whole
 from nlvc.image_codec import load
 from nlvc.image_codec.freezing import freeze_model
 from nlvc.models.weights import save_model
-from nlvc.process import keep_freed_memory
+from nlvc.process import keep_freed_memory, keep_programs
+from nlvc.training import devices
 from nlvc.training.checkpoint import Checkpoints
+from nlvc.training.feed import Feed
 from nlvc.training.journal import Journal
 from nlvc.training.loop import TrainState, abstract_state, create_state, make_train_step, make_validation, schedule
+from nlvc.training.machine import Machine
+from nlvc.training.profile import Profile
 
 START_CROPS, VALIDATION_CROPS, FREEZING_CROPS = 1024, 16, 12
 
@@ -33,42 +38,58 @@ class TrainingError(RuntimeError):
 def main(argv: list[str] | None = None) -> int:
     """The command. Returns the exit status: 0, 1 for a failed run, 2 for wrong flags, 128 + n for signal n."""
     try:
-        config = Config.from_args(argv)
+        config, machine = parse_flags(argv, Machine)
         keep_freed_memory()
-        return run(config)
+        keep_programs()
+        devices.join(machine)
+        # Of several processes one speaks.
+        with contextlib.redirect_stdout(sys.stdout if jax.process_index() == 0 else None):
+            return run(config, machine)
     except (ConfigError, TrainingError, ValueError, OSError) as error:
         print(f"nlvc.train: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
+        status = 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt:
         print("nlvc.train: stopped; the same command resumes", file=sys.stderr)
-        return 128 + signal.SIGINT
+        status = 128 + signal.SIGINT
+    if jax.distributed.is_initialized():
+        os._exit(status)  # an ordinary end waits minutes for the other processes, which wait for this one
+    return status
 
 
-def run(config: Config) -> int:
-    """Trains `config` to its last step and writes model.safetensors and the report into the workdir."""
+def run(config: Config, machine: Machine) -> int:
+    """Trains `config` to its last step and writes model.safetensors and the report into the workdir.
+
+    Of several processes all train, and process 0 does the rest.
+    """
     workdir = Path(config.workdir or default_workdir(config))
-    device = jax.devices()[0]
-    print(f"device: {device.platform} ({device.device_kind}), workdir: {workdir}", flush=True)
+    mesh = devices.make_mesh(config, machine)
+    print(f"{devices.describe(mesh)}, workdir: {workdir}", flush=True)
     photos = {split: data.photos(config.data, split) for split in data.SPLITS}
     claim(workdir, config)
     skipped = {name for split in photos.values() for name, _ in split.skipped}
     print("photos: " + ", ".join(f"{len(p)} {split}" for split, p in photos.items()) + f", {len(skipped)} skipped")
 
     with Checkpoints(workdir) as checkpoints:
-        state = checkpoints.restore(abstract_state(config))
+        state = checkpoints.restore(abstract_state(config, devices.everywhere(mesh)))
         if state:
             print(f"resuming at step {int(state.step)}")
         else:
-            with stream(config, photos["train"], seed=config.seed + 1, batch_size=START_CROPS) as crops:
-                state = create_state(config, next(crops))
-        state, received = train(config, state, photos, checkpoints, workdir)
+            with stream(config, machine, photos["train"], seed=config.seed + 1, batch_size=START_CROPS) as crops:
+                state = devices.place_state(create_state(config, next(crops)), mesh)
+        share = jax.process_index(), jax.process_count()
+        batches = {"seed": config.seed, "batch_size": config.batch_size, "start": int(state.step), "share": share}
+        with stream(config, machine, photos["train"], **batches) as rows, Feed(rows, mesh) as feed:
+            state, received = train(config, machine, state, feed, photos["validation"], checkpoints, workdir)
     if received:
         print(f"stopped by {signal.Signals(received).name} at step {int(state.step)}; the same command resumes")
         return 128 + received
 
-    path = workdir / "model.safetensors"
-    print(f"model: {path}, fingerprint {save_frozen(path, config, state, photos['train'])}", flush=True)
-    print(report(workdir, photos["test"]))
+    if machine.several:
+        jax.distributed.shutdown()  # else the others would wait for what process 0 still does
+    if jax.process_index() == 0:
+        path = workdir / "model.safetensors"
+        print(f"model: {path}, fingerprint {save_frozen(path, config, state, photos['train'])}", flush=True)
+        print(report(workdir, photos["test"]))
     return 0
 
 
@@ -104,43 +125,58 @@ def report(workdir: Path, photos: data.Photos) -> str:
     return f"{text}\nfiles, picture.png and report.txt are in {workdir}"
 
 
-def train(config: Config, state: TrainState, photos: dict, checkpoints: Checkpoints, workdir: Path):
-    """Steps to the end or to the first signal. Returns (state, number of the signal or 0); the state is saved."""
-    start = int(state.step)
-    batches = stream(config, photos["train"], seed=config.seed, batch_size=config.batch_size, start=start)
-    step_fn, rate = make_train_step(config), schedule(config)
-    validate = make_validation(config, data.validation_crops(photos["validation"], config.patch_size, VALIDATION_CROPS))
-    pending, began = [], time.perf_counter()
-    with batches as crops, Journal(workdir, start) as journal, signals() as received, progress(config, start) as bar:
+def train(
+    config: Config, machine: Machine, state: TrainState, feed: Feed, photos, checkpoints: Checkpoints, workdir: Path
+) -> tuple[TrainState, int]:
+    """Steps to the end or to the first signal, with validation on `photos`. The state at the end, which is saved, and
+    the number of the signal or 0."""
+    start, main = int(state.step), jax.process_index() == 0
+    step_fn, rate = make_train_step(config, state.step.sharding), schedule(config)
+    validate = make_validation(config, data.validation_crops(photos, config.patch_size, VALIDATION_CROPS))
+    recorder = Journal(workdir, start) if main else contextlib.nullcontext()
+    profile = Profile(workdir / "profile" if machine.profile and main else None, start, config.steps)
+    with recorder as journal, profile, signals() as received, progress(config, start, hidden=not main) as bar:
+        pending, began, feed.idle = [], time.perf_counter(), 0.0
         for step in range(start + 1, config.steps + 1):
-            state, metrics = step_fn(state, next(crops))
+            profile.before(step)
+            batch = feed.take()
+            with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                state, metrics = step_fn(state, batch)
+            feed.watch(metrics)
             pending.append(metrics)
-            # Asked once: a signal that arrives further down is seen after the next step, which is then saved.
-            stopping = bool(received)
+            if told := profile.after(step, metrics):
+                bar.write(told)
+            # Asked once: a signal that arrives further down is seen after the next step, which is then saved. Several
+            # processes have to agree, which takes a moment, so they ask with the lines of metrics only.
+            stopping = (not machine.several or step % config.log_every == 0) and devices.anywhere(bool(received))
             last = stopping or step == config.steps
             if last or step % config.log_every == 0 or step % config.checkpoint_every == 0:
                 values = summary(jax.device_get(pending), step)
                 seconds = time.perf_counter() - began
-                speed = len(pending) * config.batch_size / seconds
-                journal.write(step, {**values, "images_per_second": speed, "learning_rate": float(rate(step - 1))})
-                bar.set_postfix_str(postfix(values, config.L, speed))
-                pending, began = [], time.perf_counter()
+                speed, wait = len(pending) * config.batch_size / seconds, feed.idle / seconds
+                if main:
+                    clock = {"images_per_second": speed, "data_wait": wait}
+                    journal.write(step, {**values, **clock, "learning_rate": float(rate(step - 1))})
+                bar.set_postfix_str(postfix(values, config.L, speed, wait))
+                pending, began, feed.idle = [], time.perf_counter(), 0.0
             bar.update()
             if last or step % config.checkpoint_every == 0:
                 # Before the state is saved: it raises if the last update has broken the parameters.
-                journal.write(step, {f"validation_{k}": v for k, v in summary([validate(state.ema)], step).items()})
+                values = summary(jax.device_get([validate(state.ema)]), step)
+                if main:
+                    journal.write(step, {f"validation_{name}": value for name, value in values.items()})
                 checkpoints.save(state)
-                began = time.perf_counter()
+                began, feed.idle = time.perf_counter(), 0.0
             if stopping:
                 break
-    return state, received[0] if received and int(state.step) < config.steps else 0
+    stopped = int(state.step) < config.steps
+    # Of several processes perhaps another one has received it.
+    return state, (received or [signal.SIGTERM])[0] if stopped else 0
 
 
-def stream(config: Config, photos, *, seed: int, batch_size: int, start: int = 0):
-    """Batches of the config's crops, as a context manager that ends their threads."""
-    return contextlib.closing(
-        data.batches(photos, batch_size=batch_size, patch_size=config.patch_size, seed=seed, start=start)
-    )
+def stream(config: Config, machine: Machine, photos, **batches):
+    """Batches of the config's crops, as a context manager that ends their threads and processes."""
+    return contextlib.closing(data.batches(photos, patch_size=config.patch_size, workers=machine.workers, **batches))
 
 
 def summary(pending: list[dict], step: int) -> dict[str, float]:
@@ -156,15 +192,15 @@ def summary(pending: list[dict], step: int) -> dict[str, float]:
     return values
 
 
-def postfix(values: dict[str, float], levels: int, speed: float) -> str:
-    """loss, bpp by level from z_1 on, PSNR and speed, for the bar."""
+def postfix(values: dict[str, float], levels: int, speed: float, wait: float) -> str:
+    """loss, bpp by level from z_1 on, PSNR, speed and the share of the time spent waiting for data, for the bar."""
     bpp = "+".join(f"{values[f'bpp_{level}']:.3f}" for level in range(1, levels + 1))
-    return f"loss {values['loss']:.3f}  bpp {bpp}  PSNR {values['psnr']:.2f} dB  {speed:.0f} images/s"
+    return f"loss {values['loss']:.3f}  bpp {bpp}  PSNR {values['psnr']:.2f} dB  {speed:.0f} images/s  data {wait:.0%}"
 
 
-def progress(config: Config, start: int) -> tqdm:
+def progress(config: Config, start: int, hidden: bool) -> tqdm:
     """The bar: steps done and the time left."""
-    return tqdm(total=config.steps, initial=start, unit="step", dynamic_ncols=True, mininterval=1.0)
+    return tqdm(total=config.steps, initial=start, unit="step", dynamic_ncols=True, mininterval=1.0, disable=hidden)
 
 
 @contextlib.contextmanager
@@ -193,16 +229,22 @@ def default_workdir(config: Config) -> str:
 
 def claim(workdir: Path, config: Config) -> None:
     """Makes the workdir this config's own. Raises ConfigError if it holds a run of another."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(workdir)
+    check_owner(workdir, config)
+    if jax.process_index() == 0:
+        workdir.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(workdir)
+        if not (workdir / "config.json").exists():
+            write_whole(workdir / "config.json", config.to_json().encode())
+    devices.meet("the workdir is claimed")
+    check_owner(workdir, config)  # of several processes, one with other flags ends here
+
+
+def check_owner(workdir: Path, config: Config) -> None:
+    """Raises ConfigError if the workdir holds a run of another config."""
     path = workdir / "config.json"
-    if path.exists():
-        found = Config.from_json(path.read_text())
-        if found != config:
-            names = [f.name for f in dataclasses.fields(Config) if getattr(found, f.name) != getattr(config, f.name)]
-            raise ConfigError(f"{workdir} holds a run with other {', '.join(names)}; give another --workdir")
-        return
-    write_whole(path, config.to_json().encode())
+    if path.exists() and (found := Config.from_json(path.read_text())) != config:
+        names = [f.name for f in dataclasses.fields(Config) if getattr(found, f.name) != getattr(config, f.name)]
+        raise ConfigError(f"{workdir} holds a run with other {', '.join(names)}; give another --workdir")
 
 
 if __name__ == "__main__":

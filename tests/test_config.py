@@ -41,6 +41,7 @@ def configs(draw):
     if values["distortion"] != "mse" or not linear:
         values["rate"] = "fixed"
     coarsest = math.prod(strides or (16, 2, 2))
+    accumulate = draw(st.integers(1, 100))
     least_patch = max(2 * coarsest, 161 if values["distortion"] == "ms-ssim" else 1)
     return Config(
         **values,
@@ -53,7 +54,10 @@ def configs(draw):
         prior_scale=draw(st.floats(0.01, 256)),
         lmbda=draw(positive(1e30)),
         steps=draw(st.integers(1, 10**9)),
-        batch_size=draw(st.integers(1, 10**6)),
+        batch_size=accumulate * draw(st.integers(1, 10**4)),
+        accumulate=accumulate,
+        remat=draw(st.booleans()),
+        quantize_aware=values["dtype"] == "float32" and draw(st.booleans()),
         patch_size=first * draw(st.integers(-(-least_patch // first), 10**4)),
         learning_rate=draw(positive(1e3)),
         warmup_steps=draw(st.integers(0, 10**9)),
@@ -147,6 +151,9 @@ IMPOSSIBLE = {
     "no steps": ({"steps": 0}, "steps=0", "at least 1"),
     "empty batch": ({"batch_size": 0}, "batch_size=0", "at least 1"),
     "empty patch": ({"patch_size": 0}, "patch_size=0", "at least 1"),
+    "no part": ({"accumulate": 0}, "accumulate=0", "at least 1"),
+    "parts of different sizes": ({"accumulate": 3}, "accumulate=3", "8"),
+    "8 bits too coarsely": ({"dtype": "bfloat16", "quantize_aware": True}, "dtype=bfloat16", "--quantize-aware"),
     "never saved": ({"checkpoint_every": 0}, "checkpoint_every=0", "at least 1"),
     "never logged": ({"log_every": 0}, "log_every=0", "at least 1"),
     "lambda zero": ({"lmbda": 0.0}, "lmbda=0.0", "positive"),
@@ -235,20 +242,22 @@ def test_every_field_has_its_flag():
     changed = Config(
         **{name: values[0] for name, values in others.items() if values},
         **{"L": 3, "strides": (8, 4, 2), "linear_path": False, "prior_scale": 0.5, "lmbda": 0.25, "channels": 7},
-        quantize_aware=True,
         rate="fixed",  # variable does not go with two of the choices above
+        quantize_aware=False,  # nor this with bfloat16
+        **{"accumulate": 3, "remat": True},
         **{"filters": 5, "latent_filters": 6, "steps": 11, "batch_size": 3, "patch_size": 176, "learning_rate": 0.01},
         **{"warmup_steps": 2, "clip_norm": 2.0, "ema_decay": 0.5, "seed": 9, "data": "tfds:clic", "workdir": "a b"},
         **{"checkpoint_every": 4, "log_every": 5},
     )
     values = dataclasses.asdict(changed)
-    assert [name for name in FIELDS if values[name] == getattr(base(), name)] == ["rate"]
-    flags = ["--strides", *map(str, values.pop("strides")), "--no-linear-path", "--quantize-aware"]
-    values.pop("linear_path")
-    values.pop("quantize_aware")
+    assert [name for name in FIELDS if values[name] == getattr(base(), name)] == ["rate", "quantize_aware"]
+    flags = ["--strides", *map(str, values.pop("strides")), "--no-linear-path", "--no-quantize-aware", "--remat"]
+    for name in ("linear_path", "quantize_aware", "remat"):
+        values.pop(name)
     flags += [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
     assert Config.from_args(flags) == changed
     assert Config.from_args(["--rate=variable"]) == dataclasses.replace(base(), rate="variable")
+    assert Config.from_args(["--quantize-aware"]) == dataclasses.replace(base(), quantize_aware=True)
 
 
 @pytest.mark.parametrize("flags", [["--preset=NAME"], ["--preset", "NAME"], ["--preset=base", "--preset=NAME"]])

@@ -3,9 +3,12 @@
 What the loop calls (data, Orbax, the journal, the model's file) is real; test_train_command.py runs the whole.
 """
 
+import gzip
 import json
 import os
+import re
 import signal
+import time
 
 import jax.numpy as jnp
 import numpy as np
@@ -38,7 +41,7 @@ def toy(monkeypatch, tmp_path):
         Image.fromarray(pixels).save(tmp_path / "photos" / f"{name}.png")
     hooks = {}
 
-    def make_train_step(config):
+    def make_train_step(config, place):
         def step(state, batch):
             number = int(state.step) + 1
             params = {"w": state.params["w"] * 1.5 + float(batch.mean()) * number}
@@ -53,7 +56,7 @@ def toy(monkeypatch, tmp_path):
         assert crops.shape == (train.START_CROPS, config.patch_size, config.patch_size, 3)
         return abstract_state(config)
 
-    def abstract_state(_):
+    def abstract_state(config, place=None):
         return TrainState(jnp.zeros((), jnp.int32), {"w": jnp.zeros(3)}, {"w": jnp.zeros(3)}, ())
 
     def freeze_model(config, params, crops):
@@ -67,6 +70,7 @@ def toy(monkeypatch, tmp_path):
     monkeypatch.setattr(train, "abstract_state", abstract_state)
     monkeypatch.setattr(train, "report", lambda workdir, photos: f"table of {len(photos)}")
     monkeypatch.setattr(train, "keep_freed_memory", lambda: None)
+    monkeypatch.setattr(train, "keep_programs", lambda: None)
 
     def run(*flags, at=None, workdir="run"):
         hooks.clear()
@@ -119,8 +123,42 @@ def test_a_whole_run(toy, tmp_path, capsys):
     for line in lines(run):
         prefix = "" if "loss" in line else "validation_"
         assert {"loss", "bpp", "bpp_1", "bpp_2", "psnr"} <= {name.removeprefix(prefix) for name in line}
+    for line in lines(run):
+        assert ("data_wait" in line) == ("loss" in line)
+        assert 0 <= line.get("data_wait", 0) <= 1
+    assert re.search(r"images/s  data \d+%", err)
     assert lines(run)[1]["loss"] == pytest.approx((1 / 3 + 1 / 4) / 2)
     assert list((run / "tensorboard").iterdir())
+
+
+def test_waiting_for_slow_photos_is_told(toy, tmp_path, monkeypatch):
+    def slow(photos, **options):
+        for batch in batches(photos, **options):
+            time.sleep(0.3)
+            yield batch
+
+    batches = train.data.batches
+    monkeypatch.setattr(train.data, "batches", slow)
+    assert toy("--steps=6") == 0
+    assert lines(tmp_path / "run")[-2]["data_wait"] > 0.7
+
+
+def test_a_run_is_traced_if_asked(toy, tmp_path, capsys):
+    assert toy("--profile") == 0
+    folder = tmp_path / "run" / "profile"
+    told = f"profile: steps 7 to 12 are in {folder} (TensorBoard, or ui.perfetto.dev)"
+    assert told in capsys.readouterr().out.splitlines()
+    names = [path.name for path in folder.rglob("*") if path.is_file()]
+    assert [name for name in names if name.endswith(".xplane.pb")]
+    (trace,) = (path for path in folder.rglob("*.trace.json.gz"))
+    events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+    steps = {event["args"]["step_num"] for event in events if event.get("name") == "train" and "args" in event}
+    assert steps == {str(step) for step in range(7, 13)}
+
+
+def test_a_stop_while_tracing(toy, tmp_path):
+    assert toy("--profile", at={8: raises(signal.SIGTERM)}) == 143
+    assert toy() == 0  # as the machine is no part of the run, it goes on without
 
 
 @pytest.mark.parametrize("step", [1, 4, 5, 6, 11])
@@ -277,6 +315,9 @@ def test_the_workdir_of_another_run(toy, tmp_path, capsys):
         (["--L=0"], 2, "L=0: the number of latent levels must be from 1"),
         (["--L=2", "--strides", "16", "3"], 2, "each must be a power of two"),
         (["--steps=0"], 2, "steps=0: must be at least 1"),
+        (["--accumulate=3"], 2, "accumulate=3: must divide the batch size, 2"),
+        (["--devices=999"], 2, "devices=999: there are "),
+        (["--processes=2"], 2, "give --coordinator=HOST:PORT"),
     ],
 )
 def test_what_cannot_be_leaves_no_trace(toy, tmp_path, capsys, flags, status, words):
@@ -312,8 +353,9 @@ def test_damaged_photos_are_counted(toy, tmp_path, capsys):
 
 
 def test_ctrl_c_before_the_first_step(monkeypatch, capsys):
-    monkeypatch.setattr(train, "run", lambda config: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(train, "run", lambda *_: signal.raise_signal(signal.SIGINT))
     monkeypatch.setattr(train, "keep_freed_memory", lambda: None)
+    monkeypatch.setattr(train, "keep_programs", lambda: None)
     assert train.main(["--preset=tiny"]) == 130
     assert capsys.readouterr().err == "nlvc.train: stopped; the same command resumes\n"
 

@@ -33,11 +33,13 @@ def batches(
     prefetch: int = 8,
     threads: int = 2,
     workers: int = 0,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[np.ndarray]:
     """Endless batches of random crops, float32 (batch_size, patch_size, patch_size, 3) in [0, 1].
 
     Batch k depends only on (photos, seed, k), so `start=k` continues a run exactly where it stopped after k batches;
-    `prefetch` (batches made ahead), `threads` and `workers` change nothing but the speed.
+    `prefetch` (batches made ahead), `threads` and `workers` change nothing but the speed. share=(p, n): of every batch
+    only the p-th of n equal runs of its rows, for one of n processes that train together.
 
     `workers` processes, of `threads` each, read `PackedPhotos`. Other photos stay in this process, whatever `workers`
     says: those in memory need only be cut, and of those beyond it every process would hold and decode its own window,
@@ -51,8 +53,8 @@ def batches(
     broken is passed over, and is in `photos.skipped`.
 
     The iterator has `get_state` and `set_state` too, and `close` ends its threads and processes. Raises ValueError for
-    sizes below 1, a negative seed, start, prefetch, threads or workers; and, while iterating, if no photo can be read,
-    `DamagedPackError` (a ValueError), and ChildProcessError for a worker that was killed.
+    sizes below 1, a negative seed, start, prefetch, threads or workers, a share that is none; and, while iterating, if
+    no photo can be read, `DamagedPackError` (a ValueError), and ChildProcessError for a worker that was killed.
     """
     for name, value, least in (
         ("batch_size", batch_size, 1),
@@ -65,12 +67,17 @@ def batches(
     ):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
+    part, parts = share
+    if not 0 <= part < parts or batch_size % parts:
+        raise ValueError(f"share {share} of a batch of {batch_size}: give (p, n), 0 <= p < n, n a divisor of the size")
     import grain
 
     draw = partial(random_crop, photos, patch_size, seed, _windows(photos, seed))
-    numbers = grain.MapDataset.range(start * batch_size, sys.maxsize)
+    rows = batch_size // parts
+    numbers = grain.MapDataset.range(start * rows, sys.maxsize // parts)
+    numbers = numbers.map(partial(_number, rows, part, parts))
     in_processes = workers > 0 and isinstance(photos, PackedPhotos)
-    dataset = numbers.map(draw).batch(batch_size, drop_remainder=True, batch_fn=np.stack)
+    dataset = numbers.map(draw).batch(rows, drop_remainder=True, batch_fn=np.stack)
     if not in_processes:
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
         return iter(dataset.map(_to_float).to_iter_dataset(options))
@@ -127,6 +134,12 @@ def crop(photo: np.ndarray | PackedPhoto, patch_size: int, down: float, right: f
     if not any(missing):
         return patch
     return np.pad(patch, [(n // 2, n - n // 2) for n in missing] + [(0, 0)], mode="reflect")
+
+
+def _number(rows: int, part: int, parts: int, own: int) -> int:
+    """The number, in the whole stream, of crop `own` of a stream that has `rows` of each batch's `parts * rows`."""
+    batch, row = divmod(own, rows)
+    return (batch * parts + part) * rows + row
 
 
 def _windows(photos: Photos | PackedPhotos, seed: int) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:

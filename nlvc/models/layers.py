@@ -34,8 +34,20 @@ def depth_to_space(x: Array, block: int) -> Array:
 
 def pad_to_multiple(x: Array, block: int) -> Array:
     """(B, H, W, C) with its last row and column repeated until H and W are multiples of block."""
-    rows, columns = -x.shape[1] % block, -x.shape[2] % block
-    return jnp.pad(x, ((0, 0), (0, rows), (0, columns), (0, 0)), mode="edge") if rows or columns else x
+    return extend(x, (0, -x.shape[1] % block), (0, -x.shape[2] % block))
+
+
+def extend(x: Array, rows: tuple[int, int], columns: tuple[int, int]) -> Array:
+    """(B, H, W, C) with its first and last row, and column, repeated so many times before and after it.
+
+    The gradient of `jnp.pad` touches the first photo of the batch, for which devices that share it would need messages.
+    """
+    for axis, (before, after) in ((1, rows), (2, columns)):
+        if before or after:
+            first, last = (lax.slice_in_dim(x, at, at + 1, axis=axis) for at in (0, x.shape[axis] - 1))
+            parts = jnp.repeat(first, before, axis=axis), x, jnp.repeat(last, after, axis=axis)
+            x = jnp.concatenate(parts, axis=axis)
+    return x
 
 
 def convolve(x: Array, kernel: Array) -> Array:
@@ -75,17 +87,19 @@ def convolve_as_dot(x: Array, kernel: Array) -> Array:
     The copies cost k times the input, not the k^2 of im2col, and the products are large enough to run at their own
     speed. Rows are shifted where there are fewer channels: k rows of output of one product are summed after a shift, or
     k products of shifted rows of input are summed, whose result no later step computes again. The gradient is made of
-    the same products; XLA's own copies the shifts once more and takes twice the time.
+    the same products; XLA's own copies the shifts once more and takes twice the time. Operands of bfloat16 are
+    summed in float32 and rounded once.
     """
     size, _, channels, features = kernel.shape
     batch, height, width, _ = x.shape
     reach, columns = size // 2, _shifted(lax.optimization_barrier(x), size, axis=2)
     if features > channels:
-        return sum(jnp.dot(rows, matrix) for rows, matrix in zip(_rows(columns, size), _matrices(kernel), strict=True))
+        parts = (_dot(rows, matrix) for rows, matrix in zip(_rows(columns, size), _matrices(kernel), strict=True))
+        return sum(parts).astype(x.dtype)
     matrix = kernel.transpose(1, 2, 0, 3).reshape(size * channels, size * features)
-    rows = jnp.dot(columns, matrix).reshape(batch, height, width, size, features)
+    rows = _dot(columns, matrix).reshape(batch, height, width, size, features)
     rows = jnp.pad(rows, ((0, 0), (reach, reach), (0, 0), (0, 0), (0, 0)))
-    return sum(rows[:, shift : shift + height, :, shift] for shift in range(size))
+    return sum(rows[:, shift : shift + height, :, shift] for shift in range(size)).astype(x.dtype)
 
 
 def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -97,17 +111,28 @@ def _backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array
     gradient = lax.optimization_barrier(gradient)
     size, _, channels, features = kernel.shape
     to_x = convolve_as_dot(gradient, kernel[::-1, ::-1].transpose(0, 1, 3, 2))
-    everywhere, columns = (((0, 1, 2), (0, 1, 2)), ((), ())), _shifted(x, size, axis=2)
+    columns = _shifted(x, size, axis=2)
     if features > channels:
-        rows = [lax.dot_general(rows, gradient, everywhere) for rows in _rows(columns, size)]
-        return to_x, jnp.stack(rows).reshape(kernel.shape)
-    to_matrix = lax.dot_general(columns, _shifted(gradient, size, axis=1), everywhere)
+        rows = [_sum_of_products(rows, gradient) for rows in _rows(columns, size)]
+        return to_x, jnp.stack(rows).reshape(kernel.shape).astype(kernel.dtype)
+    to_matrix = _sum_of_products(columns, _shifted(gradient, size, axis=1))
     # Row shifts of the gradient run against those of the kernel.
     to_kernel = to_matrix.reshape(size, channels, size, features)[:, :, ::-1].transpose(2, 0, 1, 3)
-    return to_x, to_kernel
+    return to_x, to_kernel.astype(kernel.dtype)
 
 
 convolve_as_dot.defvjp(_forward, _backward)
+
+
+def _dot(x: Array, matrix: Array) -> Array:
+    """(..., C) * (C, C') -> (..., C'), float32."""
+    return jnp.dot(x, matrix, preferred_element_type=jnp.float32)
+
+
+def _sum_of_products(x: Array, y: Array) -> Array:
+    """(B, H, W, C), (B, H, W, C') -> (C, C'), float32, summed over all positions."""
+    everywhere = (((0, 1, 2), (0, 1, 2)), ((), ()))
+    return lax.dot_general(x, y, everywhere, preferred_element_type=jnp.float32)
 
 
 @jax.custom_vjp
@@ -118,7 +143,7 @@ def add_bias(x: Array, bias: Array) -> Array:
 
 def _sum_to_bias(_, gradient: Array) -> tuple[Array, Array]:
     flat = gradient.reshape(-1, gradient.shape[-1])
-    return gradient, jnp.dot(jnp.ones((flat.shape[0],), flat.dtype), flat)
+    return gradient, _dot(jnp.ones((flat.shape[0],), flat.dtype), flat).astype(gradient.dtype)
 
 
 add_bias.defvjp(lambda x, bias: (add_bias(x, bias), None), _sum_to_bias)
@@ -128,23 +153,26 @@ add_bias.defvjp(lambda x, bias: (add_bias(x, bias), None), _sum_to_bias)
 def gdn(x: Array, beta: Array, gamma: Array, inverse: bool) -> Array:
     """y_i = x_i / sqrt(beta_i + sum_j gamma_ji x_j^2), or times it. x (B, H, W, C), beta (C,), gamma (C, C).
 
-    Its gradient is written out: XLA's own recomputes the powers in every place that needs them.
+    Its gradient is written out: XLA's own recomputes the powers in every place that needs them. x and gamma may be
+    bfloat16, and so is the result then; powers and their roots are float32.
     """
     return _normalise(x, beta, gamma, inverse)[0]
 
 
 def _normalise(x: Array, beta: Array, gamma: Array, inverse: bool):
-    power = jnp.dot(x * x, gamma) + beta.reshape(1, 1, 1, -1)
-    return x * (jnp.sqrt(power) if inverse else lax.rsqrt(power)), (x, power, gamma)
+    power = _dot(x * x, gamma) + beta.reshape(1, 1, 1, -1)
+    return (x * (jnp.sqrt(power) if inverse else lax.rsqrt(power))).astype(x.dtype), (x, power, gamma)
 
 
 def _normalise_backward(inverse: bool, saved, gradient: Array) -> tuple[Array, Array, Array]:
     x, power, gamma = saved
     root = lax.rsqrt(power)
     to_power = gradient * x * (0.5 * root if inverse else -0.5 * root**3)
-    to_x = gradient * (power * root if inverse else root) + 2 * x * jnp.dot(to_power, gamma.T)
+    to_x = gradient * (power * root if inverse else root) + 2 * x * _dot(to_power.astype(x.dtype), gamma.T)
     rows = to_power.reshape(-1, x.shape[-1])
-    return to_x, jnp.dot(jnp.ones(len(rows), rows.dtype), rows), jnp.dot((x * x).reshape(rows.shape).T, rows)
+    to_beta = jnp.dot(jnp.ones(len(rows), rows.dtype), rows)
+    to_gamma = _dot((x * x).reshape(rows.shape).T, rows.astype(x.dtype))
+    return to_x.astype(x.dtype), to_beta, to_gamma.astype(gamma.dtype)
 
 
 gdn.defvjp(_normalise, _normalise_backward)

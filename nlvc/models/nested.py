@@ -53,11 +53,14 @@ class NestedLatentModel(nn.Module):
     def setup(self):
         config = self.config
         stride, channels = config.level_strides[0], config.level_channels
-        widths = {"filters": config.filters, "latent_filters": config.latent_filters}
+        widths = {"filters": config.filters, "latent_filters": config.latent_filters, "dtype": config.dtype}
         image = {"transform": config.transform, "activation": config.activation, "stride": stride, **widths}
+        image = {**image, "remat": config.remat}
         self.analysis = Analysis(channels=channels[0], zero=config.linear_path, **image)
         if config.linear_path:
-            self.synthesis = Refinement(config.activation, stride, config.filters, config.quantize_aware)
+            self.synthesis = Refinement(
+                config.activation, stride, config.filters, config.quantize_aware, config.dtype, config.remat
+            )
         else:
             self.synthesis = Synthesis(fake=config.quantize_aware, **image)
         self.level_analyses = [

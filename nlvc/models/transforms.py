@@ -1,4 +1,8 @@
-"""Analysis, synthesis and the transforms between levels: photos to latents and back, by convolutions."""
+"""Analysis, synthesis and the transforms between levels: photos to latents and back, by convolutions.
+
+Parameters are float32. A `dtype` of bfloat16 is for the arithmetic of all layers but each network's last, from which
+bins, scales and pixels follow: what a network gives is float32 always.
+"""
 
 import math
 from collections.abc import Callable
@@ -12,6 +16,7 @@ from nlvc.models.layers import (
     add_bias,
     convolve,
     depth_to_space,
+    extend,
     gdn,
     pad_to_multiple,
     refined_block,
@@ -33,6 +38,7 @@ class Conv(nn.Module):
     size: int = 3
     zero: bool = False  # start at zero, for the last layer beside something that already works
     edge: bool = False  # continue x by its border instead of zeros
+    dtype: str = "float32"  # of the arithmetic and of the result; kernel and bias are float32
     fake: bool = False  # round x and the kernel as the frozen layer will, 8 bits each (models.freeze)
 
     @nn.compact
@@ -46,10 +52,11 @@ class Conv(nn.Module):
             largest = jnp.max(jnp.abs(kernel), axis=(0, 1, 2), keepdims=True)
             kernel = fake_quantise(kernel, -largest, largest, steps=254)
             x = fake_quantise(x, jnp.minimum(jnp.min(x), 0), jnp.maximum(jnp.max(x), 1e-3))
+        x, kernel, bias = (array.astype(self.dtype) for array in (x, kernel, bias))
         if not self.edge:
             return add_bias(convolve(x, kernel), bias)
         reach, (height, width) = self.size // 2, x.shape[1:3]
-        x = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
+        x = extend(x, (reach, reach), (reach, reach))
         return add_bias(convolve(x, kernel)[:, reach : reach + height, reach : reach + width], bias)
 
 
@@ -70,7 +77,7 @@ class GDN(nn.Module):
         beta = self.param("beta_root", nn.initializers.ones, (channels,)) ** 2
         start = lambda *_: jnp.sqrt(0.1 * jnp.eye(channels) + 1e-4)  # noqa: E731
         gamma = self.param("gamma_root", start) ** 2
-        return gdn(x, beta + 1e-6, gamma, self.inverse)
+        return gdn(x, beta + 1e-6, gamma.astype(x.dtype), self.inverse)
 
 
 def nonlinearity(kind: str, inverse: bool = False) -> Callable[[Array], Array]:
@@ -78,8 +85,15 @@ def nonlinearity(kind: str, inverse: bool = False) -> Callable[[Array], Array]:
     return GDN(inverse) if kind == "gdn" else nn.gelu
 
 
+def rematerialised(network: nn.Module, stage: Callable, x: Array, *static) -> Array:
+    """stage(network, x, *static), a part of the network's call. Where `network.remat` is set, of all its activations x
+    alone is kept for the gradient, and the others are computed again."""
+    numbers = tuple(range(2, 2 + len(static)))
+    return (nn.remat(stage, static_argnums=numbers) if network.remat else stage)(network, x, *static)
+
+
 class Residual(nn.Module):
-    """x + conv(f(conv(f(x)))): (B, H, W, C) -> the same."""
+    """x + conv(f(conv(f(x)))): (B, H, W, C) -> the same, of the same type."""
 
     kind: str
     inverse: bool = False
@@ -87,8 +101,9 @@ class Residual(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        hidden = Conv(x.shape[-1], fake=self.fake)(nonlinearity(self.kind, self.inverse)(x))
-        return x + Conv(x.shape[-1], fake=self.fake)(nonlinearity(self.kind, self.inverse)(hidden))
+        layer = {"features": x.shape[-1], "fake": self.fake, "dtype": x.dtype.name}
+        hidden = Conv(**layer)(nonlinearity(self.kind, self.inverse)(x))
+        return x + Conv(**layer)(nonlinearity(self.kind, self.inverse)(hidden))
 
 
 class Analysis(nn.Module):
@@ -101,18 +116,24 @@ class Analysis(nn.Module):
     latent_filters: int
     channels: int
     zero: bool
+    dtype: str = "float32"
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: Array, weights: Array | None = None) -> Array:
+        def stage(self, x: Array, number: int, block: int) -> Array:
+            x = Conv(self.filters, dtype=self.dtype)(space_to_depth(x, block))
+            if weights is not None:
+                shift = self.param(f"shift_{number}", nn.initializers.zeros, (KNOTS, self.filters))
+                x = x + at(shift, weights).astype(x.dtype)
+            return Residual(self.activation)(x) if self.transform == "residual" else nonlinearity(self.activation)(x)
+
         *early, last = stages(self.transform, self.stride)
         for number, block in enumerate(early):
-            x = Conv(self.filters)(space_to_depth(x, block))
-            if weights is not None:
-                x = x + at(self.param(f"shift_{number}", nn.initializers.zeros, (KNOTS, self.filters)), weights)
-            x = Residual(self.activation)(x) if self.transform == "residual" else nonlinearity(self.activation)(x)
+            x = rematerialised(self, stage, x, number, block)
         x = space_to_depth(x, last)
         if self.transform == "residual":
-            x = nonlinearity(self.activation)(Conv(self.latent_filters)(x))
+            x = nonlinearity(self.activation)(Conv(self.latent_filters, dtype=self.dtype)(x))
         return Conv(self.channels, zero=self.zero)(x)
 
 
@@ -125,20 +146,24 @@ class Synthesis(nn.Module):
     filters: int
     latent_filters: int
     fake: bool = False
+    dtype: str = "float32"
+    remat: bool = False
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
+        def stage(self, x: Array, block: int) -> Array:
+            x = depth_to_space(Conv(self.filters * block * block, **layer)(x), block)
+            if self.transform == "residual":
+                return Residual(self.activation, inverse=True, fake=self.fake)(x)
+            return nonlinearity(self.activation, inverse=True)(x)
+
+        layer = {"fake": self.fake, "dtype": self.dtype}
         first, *rest = stages(self.transform, self.stride)
         x = z
         if self.transform == "residual":
-            x = nonlinearity(self.activation, inverse=True)(Conv(self.latent_filters, fake=self.fake)(x))
+            x = nonlinearity(self.activation, inverse=True)(Conv(self.latent_filters, **layer)(x))
         for block in reversed(rest):
-            x = depth_to_space(Conv(self.filters * block * block, fake=self.fake)(x), block)
-            inverse = {"inverse": True}
-            if self.transform == "residual":
-                x = Residual(self.activation, **inverse, fake=self.fake)(x)
-            else:
-                x = nonlinearity(self.activation, **inverse)(x)
+            x = rematerialised(self, stage, x, block)
         return depth_to_space(Conv(3 * first * first, fake=self.fake)(x), first)
 
 
@@ -153,16 +178,22 @@ class Refinement(nn.Module):
     stride: int
     filters: int
     fake: bool = False
+    dtype: str = "float32"
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: Array, weights: Array | None = None) -> Array:
+        def residual(self, x: Array) -> Array:
+            return Residual(self.activation, inverse=True, fake=self.fake)(x)
+
         block = refined_block(self.stride)
         # Samples of a photo are around 1/4; networks like numbers around 1.
-        x = Conv(self.filters, fake=self.fake)(4 * space_to_depth(x, block))
+        x = Conv(self.filters, fake=self.fake, dtype=self.dtype)(4 * space_to_depth(x, block))
         if weights is not None:
-            x = x + at(self.param("shift_0", nn.initializers.zeros, (KNOTS, self.filters)), weights)
+            shift = self.param("shift_0", nn.initializers.zeros, (KNOTS, self.filters))
+            x = x + at(shift, weights).astype(x.dtype)
         for _ in range(REFINEMENTS):
-            x = Residual(self.activation, inverse=True, fake=self.fake)(x)
+            x = rematerialised(self, residual, x)
         x = nonlinearity(self.activation, inverse=True)(x)
         return depth_to_space(Conv(3 * block**2, zero=True, fake=self.fake)(x), block)
 
@@ -179,12 +210,14 @@ class LevelAnalysis(nn.Module):
     latent_filters: int
     channels: int
     zero: bool = False
+    dtype: str = "float32"
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
-        x = nn.gelu(Conv(self.latent_filters, edge=True)(pad_to_multiple(z, self.stride)))
+        layer = {"edge": True, "dtype": self.dtype}
+        x = nn.gelu(Conv(self.latent_filters, **layer)(pad_to_multiple(z, self.stride)))
         for block in stages("plain", self.stride):
-            x = nn.gelu(Conv(self.filters, edge=True)(space_to_depth(x, block)))
+            x = nn.gelu(Conv(self.filters, **layer)(space_to_depth(x, block)))
         return Conv(self.channels, zero=self.zero, edge=True)(x)
 
 
@@ -196,10 +229,12 @@ class LevelSynthesis(nn.Module):
     latent_filters: int
     channels: int
     fake: bool = False
+    dtype: str = "float32"
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
-        x = nn.gelu(Conv(self.latent_filters, edge=True, fake=self.fake)(z))
+        layer = {"edge": True, "fake": self.fake, "dtype": self.dtype}
+        x = nn.gelu(Conv(self.latent_filters, **layer)(z))
         for block in stages("plain", self.stride):
-            x = nn.gelu(depth_to_space(Conv(self.filters * block * block, edge=True, fake=self.fake)(x), block))
+            x = nn.gelu(depth_to_space(Conv(self.filters * block * block, **layer)(x), block))
         return Conv(self.channels, zero=True, edge=True, fake=self.fake)(x)

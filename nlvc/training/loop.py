@@ -46,26 +46,32 @@ def create_state(config: Config, crops: np.ndarray) -> TrainState:
     return TrainState(jnp.zeros((), jnp.int32), params, ema, optimiser(config).init(params))
 
 
-def abstract_state(config: Config) -> TrainState:
-    """What `create_state` gives without its numbers, shapes and types on the first device: to restore into."""
+def abstract_state(config: Config, place: jax.sharding.Sharding | None = None) -> TrainState:
+    """What `create_state` gives without its numbers, to restore into: shapes and types, and the place where they lie,
+    else the first device."""
 
     def make(key: Array) -> TrainState:
         x = jnp.zeros((1, config.patch_size, config.patch_size, 3))
         params = NestedLatentModel(config).init(key, x, key)["params"]
         return TrainState(jnp.zeros((), jnp.int32), params, params, optimiser(config).init(params))
 
-    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    place = place or jax.sharding.SingleDeviceSharding(jax.devices()[0])
     shapes = jax.eval_shape(make, jax.random.key(0))
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes)
 
 
-def make_train_step(config: Config) -> Callable[[TrainState, Array], tuple[TrainState, dict[str, Array]]]:
+def make_train_step(
+    config: Config, place: jax.sharding.Sharding | None = None
+) -> Callable[[TrainState, Array], tuple[TrainState, dict[str, Array]]]:
     """The jitted step (state, batch (B, P, P, 3) in [0, 1]) -> (state, metrics). The given state is donated.
 
-    The noise depends on the seed and the step alone, so a resumed run draws the same.
+    The noise depends on the seed and the step alone: a resumed run draws the same, and so does one on other devices.
+    place: where the new state lies; on several devices, on each of them whole, while the batch is shared by rows
+    (`training.devices`).
     """
-    update, key = make_update(config), jax.random.key(config.seed)
-    return jax.jit(lambda state, batch: update(state, batch, key), donate_argnums=0)
+    update = make_update(config)
+    step = lambda state, batch: update(state, batch, jax.random.key(config.seed))  # noqa: E731
+    return jax.jit(step, donate_argnums=0, out_shardings=place)
 
 
 def make_update(config: Config) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
@@ -76,16 +82,19 @@ def make_update(config: Config) -> Callable[..., tuple[TrainState, dict[str, Arr
     """
     model, transform = NestedLatentModel(config), optimiser(config)
 
+    def loss(params: dict, batch: Array, key: Array, lmbda: Array | None):
+        weights = hats(lmbda) if config.rate == "variable" else None
+        return rate_distortion(config, model.apply({"params": params}, batch, key, weights), batch, lmbda)
+
+    gradient = jax.value_and_grad(loss, has_aux=True)
+    if config.accumulate > 1:
+        gradient = accumulated(gradient, config.accumulate)
+
     def update(state: TrainState, batch: Array, key: Array, lmbda: Array | None = None):
-        key, weights = jax.random.fold_in(key, state.step), None
+        key = jax.random.fold_in(key, state.step)
         if config.rate == "variable":
             lmbda = sample_lambdas(jax.random.fold_in(key, 0), len(batch))
-            weights = hats(lmbda)
-
-        def loss(params):
-            return rate_distortion(config, model.apply({"params": params}, batch, key, weights), batch, lmbda)
-
-        (value, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
+        (value, metrics), gradients = gradient(state.params, batch, key, lmbda)
         updates, opt_state = transform.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         # A short memory at first, so that the start is soon forgotten.
@@ -96,6 +105,31 @@ def make_update(config: Config) -> Callable[..., tuple[TrainState, dict[str, Arr
         return TrainState(state.step + 1, params, ema, opt_state), metrics
 
     return update
+
+
+def accumulated(gradient: Callable, parts: int) -> Callable:
+    """The function gradient(params, batch (B, ...), key, lmbda: None, scalar or (B,)), in `parts` parts of the batch.
+
+    They are computed one after the other, each under noise of its own, and all that gradient returns is averaged.
+    """
+
+    def split(x: Array) -> Array:
+        # Every parts-th photo, not a run of them: so each device has its share of each part, and nothing is moved.
+        return x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
+
+    def mean(params: dict, batch: Array, key: Array, lmbda: Array | None):
+        each = lmbda is not None and jnp.ndim(lmbda) == 1
+
+        def add(total, part):
+            number, photos, lmbdas = part
+            result = gradient(params, photos, jax.random.fold_in(key, 1 + number), lmbdas if each else lmbda)
+            return optax.tree.add(total, result), None
+
+        zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(gradient, params, batch, key, lmbda))
+        total, _ = jax.lax.scan(add, zeros, (jnp.arange(parts), split(batch), split(lmbda) if each else None))
+        return jax.tree.map(lambda leaf: leaf / parts, total)
+
+    return mean
 
 
 def sample_lambdas(key: Array, count: int) -> Array:
@@ -128,4 +162,5 @@ def make_measure(config: Config) -> Callable[..., dict[str, Array]]:
 def make_validation(config: Config, crops: np.ndarray) -> Callable[[dict], dict[str, Array]]:
     """The jitted measure params -> metrics of fixed crops (N, P, P, 3) in [0, 1]."""
     measure = jax.jit(make_measure(config))
-    return lambda params: measure(params, jnp.asarray(crops))
+    # As NumPy gives them: on several hosts each has all of them.
+    return lambda params: measure(params, crops)

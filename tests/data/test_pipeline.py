@@ -102,6 +102,19 @@ def test_starting_at_k_is_skipping_k(start, seed, cache_bytes):
     np.testing.assert_array_equal(take(3, photos, seed=seed, patch_size=8, start=start), whole[start:])
 
 
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_shares_of_a_batch_are_its_rows(parts):
+    whole = take(5, collection(*THREE), start=3)
+    shares = [take(5, collection(*THREE), start=3, share=(part, parts)) for part in range(parts)]
+    np.testing.assert_array_equal(np.concatenate(shares, axis=1), whole)
+
+
+@pytest.mark.parametrize("share", [(1, 1), (-1, 2), (0, 3), (0, 0)])
+def test_a_share_that_is_none(share):
+    with pytest.raises(ValueError, match="share"):
+        take(1, collection(*THREE), share=share)
+
+
 def test_the_stream_has_no_end():
     assert take(2, collection(*THREE), start=10**15).shape == (2, 4, 16, 16, 3)
 
