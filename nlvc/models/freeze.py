@@ -50,7 +50,8 @@ def level_calibrator(config: Config, params: dict, level: int, ranges: dict | No
     bias[len(log_scale) :] += (log_scale - math.log(SCALE_MIN)) / ZERO_UNIT
     weights = {**network, last: {"kernel": network[last]["kernel"], "bias": bias}}
     if config.linear_path:
-        weights["energy"] = np.asarray(params[f"energy_paths_{level - 1}"]["synthesis"]) * UNIT / MEAN_UNITS
+        gain = np.exp(np.asarray(params[f"log_gain_{level + 1}"], np.float64))[:, None]
+        weights["energy"] = np.asarray(params[f"energy_paths_{level - 1}"]["synthesis"]) / gain * UNIT / MEAN_UNITS
     return Calibrator(weights, 1 / (MEAN_UNITS * sizes[1]), unit, ranges=ranges)
 
 
@@ -131,7 +132,7 @@ def at_rate(params: dict, weights: np.ndarray) -> dict:
     params = jax.tree.map(lambda x: np.asarray(x, np.float64) if np.ndim(x) < 3 else np.asarray(x), params)
     found = {}
     for name, value in params.items():
-        if name.startswith("log_"):
+        if name.startswith("log_") and np.ndim(value) == 2:
             value = weights @ value
         elif name.startswith("energy_paths_"):
             value = {**value, "bias": weights @ value["bias"]}
@@ -239,11 +240,13 @@ def nested_encoder(config: Config, params: dict) -> dict:
         basis = np.asarray(params["analysis_basis"])
         encoder["basis"] = basis / math.sqrt(len(basis))
     for level in range(1, config.L):
-        network = scaled_last(plain(params[f"level_analyses_{level - 1}"]), unit)
+        gain = np.exp(np.asarray(params[f"log_gain_{level + 1}"]))
+        network = scaled_last(plain(params[f"level_analyses_{level - 1}"]), unit * gain)
         network["entry"] = 1 / np.asarray(spread(params[f"log_scale_{level}"])).ravel()
         if config.linear_path:
             path = params[f"energy_paths_{level - 1}"]
-            network["energy"], network["energy_bias"] = UNIT * np.asarray(path["analysis"]), np.asarray(path["bias"])
+            network["energy"] = UNIT * gain * np.asarray(path["analysis"])
+            network["energy_bias"] = gain * np.asarray(path["bias"])
         encoder[f"level_{level}"] = network
     return jax.tree.map(np.float32, encoder)
 
@@ -255,8 +258,8 @@ def plain(params: dict) -> dict:
     return {name: plain(value) if isinstance(value, dict) else np.asarray(value) for name, value in params.items()}
 
 
-def scaled_last(network: dict, factor: float) -> dict:
-    """The network with its last convolution times a factor."""
+def scaled_last(network: dict, factor) -> dict:
+    """The network with its last convolution times a factor, or one for each of its channels."""
     last = last_convolution(network)
     return {**network, last: {name: np.float32(factor) * value for name, value in network[last].items()}}
 

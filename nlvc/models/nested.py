@@ -76,6 +76,9 @@ class NestedLatentModel(nn.Module):
         self.log_scales = [self.param(f"log_scale_{level}", nn.initializers.zeros, (*knots, c)) for level, c in
                            enumerate(channels, start=1)]  # fmt: skip
         self.log_gain = self.param("log_gain", lambda _, shape: log_gains(config, shape), (*knots, channels[0]))
+        # Of the deeper levels, at all rates: which bins are best for z_2.. hardly depends on lambda.
+        self.level_log_gains = [self.param(f"log_gain_{level}", nn.initializers.zeros, (c,)) for level, c in
+                                enumerate(channels[1:], start=2)]  # fmt: skip
         if config.linear_path:
             # Stored with entries around 1, so that a step of Adam turns it by a thousandth and not by a thirtieth: the
             # samples of a block share their mean, and larger steps move z_1 by whole bins at once.
@@ -111,7 +114,7 @@ class NestedLatentModel(nn.Module):
             z = transform(latents[level] / spread(at(log_scale, weights)))
             if self.config.linear_path:
                 z = z + self.energy_paths[level].analyse(latents[level], weights)
-            latents.append(z)
+            latents.append(jnp.exp(at(self.level_log_gains[level], None)) * z)
         return tuple(latents)
 
     def conditional(
@@ -129,7 +132,8 @@ class NestedLatentModel(nn.Module):
         parameters = self.level_syntheses[level - 1](above / spread(at(self.log_scales[level], weights)))
         mean, change = jnp.split(parameters, 2, axis=-1)
         if self.config.linear_path:
-            change = change + self.energy_paths[level - 1].synthesise(above)
+            told = above / jnp.exp(at(self.level_log_gains[level - 1], None))
+            change = change + self.energy_paths[level - 1].synthesise(told)
         if shape is not None:
             mean, change = mean[:, : shape[0], : shape[1]], change[:, : shape[0], : shape[1]]
         return priors.Prior(self.config.conditional, mean * spread(log_scale), bounded(change + log_scale))

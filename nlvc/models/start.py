@@ -24,6 +24,9 @@ START_DEVIATION = 0.7
 """Standard deviation, in bins, that every channel of z_2..z_L starts with. Far smaller ones drown in the noise of a
 bin, cost nothing, tell nothing and stay so: the deeper levels collapse. Larger ones cost more than they tell."""
 
+COARSER = 1.5
+"""Bins of z_2.. are so much wider than what is best if all elements of the level below are busy (measured)."""
+
 # Standard deviation to the scale parameter of each family.
 _SCALE_OF_STD = {"gaussian": 1.0, "logistic": math.sqrt(3) / math.pi, "laplace": math.sqrt(0.5)}
 
@@ -73,8 +76,9 @@ def energy_path(
     latents: z (N, h, w, C) at each knot of the rate, or at the only one; the bias has a row for each.
 
     An error of d in a log scale costs about d^2 nats an element, so a component coded in bins of width D costs
-    stride^2 D^2 / 12 - ln D nats: least at D^2 = 6 / stride^2. Energies of few samples are noisy in all components
-    alike; those that do not rise above that floor, the median, start silent.
+    stride^2 D^2 / 12 - ln D nats: least at D^2 = 6 / stride^2, or more where elements that are nearly always 0 do not
+    mind (`COARSER`). Energies of few samples are noisy in all components alike; those that do not rise above that
+    floor, the median, start silent.
     """
     energies = [np.asarray(log_energy(jnp.asarray(z), stride), np.float64) for z in latents]
     centres = [energy.mean(axis=(0, 1, 2)) for energy in energies]
@@ -82,7 +86,7 @@ def energy_path(
     strengths, vectors = np.linalg.eigh(rows.T @ rows / len(rows))
     heard = np.maximum(1 - np.median(strengths) / np.maximum(strengths, 1e-12), 0)[::-1][:components]
     vectors = vectors[:, ::-1][:, :components]
-    analysis = vectors * heard * stride / math.sqrt(6)
+    analysis = vectors * heard * stride / (COARSER * math.sqrt(6))
     coded = np.round(rows @ analysis)
     # Least squares, with a trace of ridge because silent components are all zero.
     synthesis = np.linalg.solve(coded.T @ coded + 1e-3 * len(coded) * np.eye(components), coded.T @ rows)

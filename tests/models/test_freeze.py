@@ -1,0 +1,34 @@
+"""What is frozen is the trained model: the integer networks' own arithmetic in float, beside Flax."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from random_models import random_params
+
+from nlvc.config import tiny
+from nlvc.models import frozen
+from nlvc.models.freeze import SCALE_STEP, around, level_calibrator
+from nlvc.models.frozen import MEAN_UNITS, SCALE_UNITS
+from nlvc.models.nested import SCALE_MIN, NestedLatentModel, bounded
+
+CONFIG = tiny(L=3, channels=5, filters=4, latent_filters=6, strides=(16, 2, 2), dims="tapered", patch_size=128)
+
+
+@pytest.mark.parametrize("linear_path", [True, False])
+@pytest.mark.parametrize("level", [1, 2])
+def test_priors_are_those_of_the_flax_model(level, linear_path):
+    config = tiny(**{**vars(CONFIG), "linear_path": linear_path})
+    params = random_params(config)
+    z = np.random.default_rng(level).integers(-2, 3, (1, 14, 12, config.level_channels[level])).astype(np.float32)
+    expected = NestedLatentModel(config).apply({"params": params}, level, jnp.asarray(z), method="conditional")
+    margin = frozen.level_margins(config, level)[0]
+    units = around(z * MEAN_UNITS, margin).astype(np.int32)
+    networks = frozen.level_synthesis(level_calibrator(config, params, level), config, level, units)
+    # Flax continues every layer by its edge, the frozen networks what goes in: they agree inside.
+    inside = lambda x: frozen.crop(np.asarray(x), margin * config.level_strides[level])  # noqa: E731
+    mean, log_scale = map(inside, frozen.level_parameters(config, level, *networks))
+    np.testing.assert_allclose(mean / MEAN_UNITS, inside(expected.mean), rtol=1e-3, atol=1e-3)
+    log_scale = log_scale * SCALE_STEP / SCALE_UNITS + math.log(SCALE_MIN)
+    np.testing.assert_allclose(bounded(log_scale), inside(expected.scale), rtol=2e-3)
