@@ -1,9 +1,11 @@
 """One frozen record holds every choice of an experiment; its fields are the flags of `python -m nlvc.train`."""
 
+import argparse
 import dataclasses
 import json
 import math
 import sys
+from pathlib import Path
 from typing import Literal
 
 PREDEFINED_PRIORS = ("logistic", "gaussian", "laplace")
@@ -91,6 +93,10 @@ class Config:
     """embedded (photos of scikit-image's wheel), a folder of photos, one made by `nlvc pack`, or tfds:NAME."""
     workdir: str = ""
     """Where checkpoints and results go. Empty: runs/ and a name made of the flags."""
+    init_from: str = ""
+    """Workdir of a run whose model is trained further. All flags but --workdir start as its own; give what differs."""
+    patience: int = 0
+    """Checkpoints without a better validation after which the run ends; the best one is the model. 0: never."""
     checkpoint_every: int = 500
     """Steps between checkpoints."""
     log_every: int = 25
@@ -141,8 +147,9 @@ class Config:
                 raise ConfigError(f"{name}={getattr(self, name)}: must be positive and finite")
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"ema_decay={self.ema_decay}: must be in [0, 1)")
-        if self.warmup_steps < 0:
-            raise ConfigError(f"warmup_steps={self.warmup_steps}: must not be negative")
+        for name in ("warmup_steps", "patience"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name}={getattr(self, name)}: must not be negative")
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed={self.seed}: must be from 0 to {2**32 - 1}")
         if self.patch_size % self.level_strides[0]:
@@ -182,6 +189,11 @@ class Config:
             shapes.append((height, width))
         return tuple(shapes)
 
+    def differences(self, other: "Config") -> str:
+        """The fields in which two differ, such as "other channels, steps"."""
+        names = [field.name for field in dataclasses.fields(self)]
+        return f"other {', '.join(name for name in names if getattr(self, name) != getattr(other, name))}"
+
     def to_json(self) -> str:
         """One JSON object; `from_json` gives an equal Config back."""
         return json.dumps(dataclasses.asdict(self), indent=2)
@@ -203,6 +215,14 @@ class Config:
         return cls(**values)
 
     @classmethod
+    def of_run(cls, workdir: str | Path) -> "Config":
+        """The configuration of a run of nlvc.train. Raises ConfigError if that folder is none."""
+        try:
+            return cls.from_json((Path(workdir) / "config.json").read_text())
+        except OSError:
+            raise ConfigError(f"{workdir}: not the workdir of a run of nlvc.train: it has no config.json") from None
+
+    @classmethod
     def from_args(cls, argv: list[str] | None = None) -> "Config":
         """Flags to a Config, as `parse_flags` does."""
         return parse_flags(argv)[0]
@@ -211,16 +231,22 @@ class Config:
 def parse_flags(argv: list[str] | None = None, *others: type, prog: str = "python -m nlvc.train") -> tuple:
     """The flags of one flat command line as a Config and a record of each of the dataclasses `others`, in that order.
 
-    `--preset` chooses the Config's starting point, the other flags change it. A wrong flag ends the program with tyro's
-    message; an impossible combination raises ConfigError.
+    `--preset` chooses the Config's starting point, or `--init-from` that of another run, and the other flags change it.
+    A wrong flag ends the program with tyro's message; an impossible combination raises ConfigError.
     """
     import tyro
 
     argv = list(sys.argv[1:] if argv is None else argv)
-    named = [flag.partition("=")[2] for flag in argv if flag.startswith("--preset=")]
-    named += [value for flag, value in zip(argv, argv[1:], strict=False) if flag == "--preset"]
-    # An unknown preset falls through to tyro, whose message lists the choices.
-    starts = [PRESETS.get(named[-1] if named else "base", base)(), *(record() for record in others)]
+    first = argparse.ArgumentParser(prog=prog, add_help=False, allow_abbrev=False)
+    first.add_argument("--preset")
+    first.add_argument("--init-from", "--init_from")
+    first, _ = first.parse_known_args(argv)
+    if first.init_from:
+        start = dataclasses.replace(Config.of_run(first.init_from), workdir="")
+    else:
+        # An unknown preset falls through to tyro, whose message lists the choices.
+        start = PRESETS.get(first.preset, base)()
+    starts = [start, *(record() for record in others)]
     kinds = [_unchecked(type(start)) for start in starts]
     flat = dataclasses.make_dataclass("Flags", [(kind.__name__.lower(), kind) for kind in kinds])
     start = flat(*(kind(**dataclasses.asdict(start)) for kind, start in zip(kinds, starts, strict=True)))

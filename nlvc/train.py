@@ -24,11 +24,12 @@ from nlvc.training import devices
 from nlvc.training.checkpoint import Checkpoints
 from nlvc.training.feed import Feed
 from nlvc.training.journal import Journal
-from nlvc.training.loop import TrainState, abstract_state, create_state, make_train_step, make_validation, schedule
+from nlvc.training.loop import TrainState, abstract_state, make_train_step, make_validation, schedule
 from nlvc.training.machine import Machine
 from nlvc.training.profile import Profile
+from nlvc.training.states import first_state, saved_state, stream
 
-START_CROPS, VALIDATION_CROPS, FREEZING_CROPS = 1024, 16, 12
+VALIDATION_CROPS, FREEZING_CROPS = 16, 12
 
 
 class TrainingError(RuntimeError):
@@ -70,16 +71,19 @@ def run(config: Config, machine: Machine) -> int:
     print("photos: " + ", ".join(f"{len(p)} {split}" for split, p in photos.items()) + f", {len(skipped)} skipped")
 
     with Checkpoints(workdir) as checkpoints:
-        state = checkpoints.restore(abstract_state(config, devices.everywhere(mesh)))
+        like = abstract_state(config, devices.everywhere(mesh))
+        state = checkpoints.restore(like)
         if state:
             print(f"resuming at step {int(state.step)}")
         else:
-            with stream(config, machine, photos["train"], seed=config.seed + 1, batch_size=START_CROPS) as crops:
-                state = devices.place_state(create_state(config, next(crops)), mesh)
+            state = devices.place_state(first_state(config, photos["train"], devices.everywhere(mesh)), mesh)
         share = jax.process_index(), jax.process_count()
         batches = {"seed": config.seed, "batch_size": config.batch_size, "start": int(state.step), "share": share}
-        with stream(config, machine, photos["train"], **batches) as rows, Feed(rows, mesh) as feed:
+        with stream(config, photos["train"], machine.workers, **batches) as rows, Feed(rows, mesh) as feed:
             state, received = train(config, machine, state, feed, photos["validation"], checkpoints, workdir)
+        if config.patience and not received:
+            state = checkpoints.restore(like, best=True)
+            print(f"the model is that of step {int(state.step)}, the best in validation", flush=True)
     if received:
         print(f"stopped by {signal.Signals(received).name} at step {int(state.step)}; the same command resumes")
         return 128 + received
@@ -101,15 +105,8 @@ def save_frozen(path: Path, config: Config, state: TrainState, photos: data.Phot
 
 def freeze_run(workdir: Path, path: Path) -> str:
     """Freezes the newest checkpoint of a run. Returns the model's fingerprint. Raises ValueError if there is none."""
-    file = workdir / "config.json"
-    if not file.exists():
-        raise ValueError(f"{workdir}: not the workdir of a run of nlvc.train: it has no config.json")
-    config = Config.from_json(file.read_text())
-    with Checkpoints(workdir) as checkpoints:
-        state = checkpoints.restore(abstract_state(config))
-    if not state:
-        raise ValueError(f"{workdir}: this run has no checkpoint yet")
-    return save_frozen(path, config, state, data.photos(config.data, "train"))
+    config = Config.of_run(workdir)
+    return save_frozen(path, config, saved_state(workdir, config), data.photos(config.data, "train"))
 
 
 def report(workdir: Path, photos: data.Photos) -> str:
@@ -135,9 +132,10 @@ def train(
     validate = make_validation(config, data.validation_crops(photos, config.patch_size, VALIDATION_CROPS))
     recorder = Journal(workdir, start) if main else contextlib.nullcontext()
     profile = Profile(workdir / "profile" if machine.profile and main else None, start, config.steps)
+    exhausted = checkpoints.exhausted(config)
     with recorder as journal, profile, signals() as received, progress(config, start, hidden=not main) as bar:
         pending, began, feed.idle = [], time.perf_counter(), 0.0
-        for step in range(start + 1, config.steps + 1):
+        for step in range(start + 1, start + 1 if exhausted else config.steps + 1):
             profile.before(step)
             batch = feed.take()
             with jax.profiler.StepTraceAnnotation("train", step_num=step):
@@ -165,18 +163,14 @@ def train(
                 values = summary(jax.device_get([validate(state.ema)]), step)
                 if main:
                     journal.write(step, {f"validation_{name}": value for name, value in values.items()})
-                checkpoints.save(state)
+                checkpoints.save(state, values["loss"])
+                exhausted = devices.anywhere(checkpoints.exhausted(config))
                 began, feed.idle = time.perf_counter(), 0.0
-            if stopping:
+            if stopping or exhausted:
                 break
-    stopped = int(state.step) < config.steps
+    stopped = int(state.step) < config.steps and not exhausted
     # Of several processes perhaps another one has received it.
     return state, (received or [signal.SIGTERM])[0] if stopped else 0
-
-
-def stream(config: Config, machine: Machine, photos, **batches):
-    """Batches of the config's crops, as a context manager that ends their threads and processes."""
-    return contextlib.closing(data.batches(photos, patch_size=config.patch_size, workers=machine.workers, **batches))
 
 
 def summary(pending: list[dict], step: int) -> dict[str, float]:

@@ -57,7 +57,7 @@ class Run:
 
     def save(self, folder, state):
         with Checkpoints(folder) as checkpoints:
-            checkpoints.save(state)
+            checkpoints.save(state, 1.0)
 
     def restore(self, folder):
         with Checkpoints(folder) as checkpoints:

@@ -506,7 +506,7 @@ def test_freeze(nlvc, tmp_path):
     states = [state.replace(step=np.int32(step)) for step, state in enumerate(states)]
     for state in states:
         with Checkpoints(run) as checkpoints:
-            checkpoints.save(state)
+            checkpoints.save(state, 1.0)
     status, out, err = nlvc("freeze", run, tmp_path / "model.safetensors")
     assert (status, err) == (0, "")
     found, arrays, fingerprint = load_model(tmp_path / "model.safetensors")

@@ -155,6 +155,7 @@ IMPOSSIBLE = {
     "parts of different sizes": ({"accumulate": 3}, "accumulate=3", "8"),
     "8 bits too coarsely": ({"dtype": "bfloat16", "quantize_aware": True}, "dtype=bfloat16", "--quantize-aware"),
     "never saved": ({"checkpoint_every": 0}, "checkpoint_every=0", "at least 1"),
+    "impatient": ({"patience": -1}, "patience=-1", "negative"),
     "never logged": ({"log_every": 0}, "log_every=0", "at least 1"),
     "lambda zero": ({"lmbda": 0.0}, "lmbda=0.0", "positive"),
     "lambda not a number": ({"lmbda": float("nan")}, "lmbda=nan", "positive"),
@@ -237,6 +238,16 @@ def test_flags_of_the_readme():
     assert Config.from_args([]) == base()
 
 
+def test_flags_may_start_as_those_of_another_run(tmp_path):
+    theirs = tiny(L=3, data="photos", workdir="elsewhere", seed=4, strides=(16, 2, 1), steps=70, patch_size=64)
+    (tmp_path / "config.json").write_text(theirs.to_json())
+    for flags in ([f"--init-from={tmp_path}"], ["--init_from", str(tmp_path)]):
+        expected = dataclasses.replace(theirs, init_from=str(tmp_path), workdir="runs/b", steps=9)
+        assert Config.from_args([*flags, "--workdir=runs/b", "--steps", "9"]) == expected
+    with pytest.raises(ConfigError, match="nowhere: not the workdir of a run of nlvc.train"):
+        Config.from_args(["--init-from=nowhere"])
+
+
 def test_every_field_has_its_flag():
     others = {name: [c for c in choices(name) if c != getattr(base(), name)] for name in FIELDS if name != "rate"}
     changed = Config(
@@ -247,15 +258,16 @@ def test_every_field_has_its_flag():
         **{"accumulate": 3, "remat": True},
         **{"filters": 5, "latent_filters": 6, "steps": 11, "batch_size": 3, "patch_size": 176, "learning_rate": 0.01},
         **{"warmup_steps": 2, "clip_norm": 2.0, "ema_decay": 0.5, "seed": 9, "data": "tfds:clic", "workdir": "a b"},
-        **{"checkpoint_every": 4, "log_every": 5},
+        **{"checkpoint_every": 4, "log_every": 5, "patience": 6},
     )
     values = dataclasses.asdict(changed)
-    assert [name for name in FIELDS if values[name] == getattr(base(), name)] == ["rate", "quantize_aware"]
+    unchanged = ["rate", "quantize_aware", "init_from"]  # the last has a test of its own
+    assert [name for name in FIELDS if values[name] == getattr(base(), name)] == unchanged
     flags = ["--strides", *map(str, values.pop("strides")), "--no-linear-path", "--no-quantize-aware", "--remat"]
     for name in ("linear_path", "quantize_aware", "remat"):
         values.pop(name)
     flags += [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
-    assert Config.from_args(flags) == changed
+    assert Config.from_args([flag for flag in flags if flag != "--init-from="]) == changed
     assert Config.from_args(["--rate=variable"]) == dataclasses.replace(base(), rate="variable")
     assert Config.from_args(["--quantize-aware"]) == dataclasses.replace(base(), quantize_aware=True)
 
@@ -332,6 +344,6 @@ def test_readme_tells_the_defaults(column, start):
         if isinstance(value, bool):
             assert cell == ("on" if value else "off"), name
         elif isinstance(value, str):
-            assert cell == f"`{value}`", name
+            assert cell == (f"`{value}`" if value else "none"), name
         else:
             assert float(cell) == value, name

@@ -18,6 +18,7 @@ from PIL import Image
 from nlvc import train
 from nlvc.config import Config, ConfigError, tiny
 from nlvc.models.weights import load_model
+from nlvc.training import states
 from nlvc.training.loop import TrainState
 
 STEPS, EVERY = 12, 5
@@ -53,7 +54,7 @@ def toy(monkeypatch, tmp_path):
         return step
 
     def create_state(config, crops):
-        assert crops.shape == (train.START_CROPS, config.patch_size, config.patch_size, 3)
+        assert crops.shape == (states.START_CROPS, config.patch_size, config.patch_size, 3)
         return abstract_state(config)
 
     def abstract_state(config, place=None):
@@ -66,8 +67,10 @@ def toy(monkeypatch, tmp_path):
     monkeypatch.setattr(train, "freeze_model", freeze_model)
     monkeypatch.setattr(train, "make_train_step", make_train_step)
     monkeypatch.setattr(train, "make_validation", lambda *_: lambda ema: metrics(float(ema["w"].sum())))
-    monkeypatch.setattr(train, "create_state", create_state)
-    monkeypatch.setattr(train, "abstract_state", abstract_state)
+    monkeypatch.setattr(states, "create_state", create_state)
+    monkeypatch.setattr(states, "state_of", lambda config, params: abstract_state(config).replace(params=params))
+    for module in (train, states):
+        monkeypatch.setattr(module, "abstract_state", abstract_state)
     monkeypatch.setattr(train, "report", lambda workdir, photos: f"table of {len(photos)}")
     monkeypatch.setattr(train, "keep_freed_memory", lambda: None)
     monkeypatch.setattr(train, "keep_programs", lambda: None)
@@ -213,6 +216,78 @@ def test_the_newest_checkpoint_can_be_frozen(toy, tmp_path):
     assert toy() == 0
     train.freeze_run(run, path)
     assert path.read_bytes() == (run / "model.safetensors").read_bytes()
+
+
+def becomes(value):
+    """For `at`: the validation's loss is lower where parameters are larger."""
+    return lambda _: {"w": jnp.full(3, value)}
+
+
+BEST_IS_THE_SECOND = {EVERY * number: becomes(value) for number, value in enumerate((5, 9, 8, 7), start=1)}
+
+
+def test_patience_ends_a_run_and_the_best_is_the_model(toy, tmp_path, capsys):
+    run = tmp_path / "run"
+    flags = "--patience=2", f"--steps={10 * EVERY}"
+    assert toy(*flags, at=BEST_IS_THE_SECOND) == 0
+    assert f"the model is that of step {2 * EVERY}" in capsys.readouterr().out
+    assert lines(run)[-1]["step"] == 4 * EVERY
+    np.testing.assert_array_equal(weights(run), [-9] * 3)
+    train.freeze_run(run, tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
+    before = (run / "metrics.jsonl").read_bytes()
+    assert toy(*flags) == 0  # there is nothing left to do
+    assert (run / "metrics.jsonl").read_bytes() == before
+    np.testing.assert_array_equal(weights(run), [-9] * 3)
+
+
+def test_patience_is_remembered_by_a_resumed_run(toy, tmp_path):
+    def stopped(params):
+        signal.raise_signal(signal.SIGTERM)
+        return {"w": jnp.full(3, 8)}
+
+    flags = "--patience=2", f"--steps={10 * EVERY}"
+    assert toy(*flags, at=BEST_IS_THE_SECOND | {3 * EVERY + 1: stopped}) == 143
+    assert toy(*flags, at=BEST_IS_THE_SECOND) == 0
+    np.testing.assert_array_equal(weights(tmp_path / "run"), [-9] * 3)
+    assert lines(tmp_path / "run")[-1]["step"] == 4 * EVERY
+
+
+def test_a_run_goes_on_from_another_model(toy, tmp_path, capsys):
+    assert toy("--seed=3", at={STEPS: lambda _: {"w": jnp.arange(3.0)}}) == 0
+    before = snapshot(tmp_path / "run")
+    started = []
+    flags = [f"--init-from={tmp_path / 'run'}", "--learning-rate=1e-4", "--steps=1"]
+    assert toy(*flags, at={1: lambda params: started.append(params["w"])}, workdir="tuned") == 0
+    (first,) = started  # half as much again, and the batch's mean, by the toy's step
+    np.testing.assert_allclose(np.diff(first), [-1.5, -1.5], rtol=1e-6)
+    assert snapshot(tmp_path / "run") == before
+    config = Config.of_run(tmp_path / "tuned")
+    assert (config.preset, config.L, config.seed) == ("tiny", 2, 3)  # as that run had them
+    assert (config.learning_rate, config.steps, config.workdir) == (1e-4, 1, str(tmp_path / "tuned"))
+
+
+def test_nothing_to_go_on_from(toy, tmp_path, capsys):
+    assert toy(f"--init-from={tmp_path}") == 2
+    assert capsys.readouterr().err.endswith("not the workdir of a run of nlvc.train: it has no config.json\n")
+    train.claim(tmp_path / "empty", tiny(L=2))
+    assert toy(f"--init-from={tmp_path / 'empty'}") == 2
+    assert capsys.readouterr().err.endswith("empty: this run has no checkpoint yet\n")
+
+
+def test_a_model_of_other_shapes(toy, tmp_path, monkeypatch, capsys):
+    assert toy() == 0
+    like = states.abstract_state
+
+    def wider(config, place=None):
+        found = like(config)
+        return found if config.channels == 12 else found.replace(params={"w": jnp.zeros(4)})
+
+    monkeypatch.setattr(states, "abstract_state", wider)
+    capsys.readouterr()
+    assert toy(f"--init-from={tmp_path / 'run'}", "--channels=16", workdir="tuned") == 2
+    err = capsys.readouterr().err
+    assert "other parameters; its run had other channels" in err and err.count("\n") == 1
 
 
 def test_what_a_killed_run_has_left_is_removed(toy, tmp_path):

@@ -5,14 +5,14 @@ import time
 from collections.abc import Callable
 
 import jax
-import numpy as np
 
 from nlvc import train
 from nlvc.sweeping.grid import Cell
 from nlvc.sweeping.progress import CODING, DONE, FAILED, STARTING, STOPPED, TRAINING, Progress, Tell, one_line
 from nlvc.training.checkpoint import Checkpoints
 from nlvc.training.journal import Journal
-from nlvc.training.loop import TrainState, create_state, schedule
+from nlvc.training.loop import TrainState, schedule
+from nlvc.training.states import saved_state
 
 
 class Member:
@@ -24,7 +24,7 @@ class Member:
     def __init__(self, cell: Cell, tell: Tell):
         """Claims the workdir. Raises ConfigError if it holds another run, OSError if it cannot be written."""
         self.cell, self.config = cell, cell.config
-        self.failed = False
+        self.failed = self.exhausted = False
         self.state: TrainState | None = None
         self.step, self.pending, self.began = 0, [], 0.0
         self._tell, self._figures = tell, {}
@@ -40,14 +40,15 @@ class Member:
     @property
     def active(self) -> bool:
         """Whether it has steps to go."""
-        return not self.failed and self.step < self.config.steps
+        return not self.failed and not self.exhausted and self.step < self.config.steps
 
-    def start(self, like: TrainState, first_crops: Callable[[], np.ndarray]) -> None:
-        """Takes the state from the newest checkpoint, which is of the shapes of `like`, or makes it from crops."""
+    def start(self, like: TrainState, first_state: Callable[[], TrainState]) -> None:
+        """Takes the state from the newest checkpoint, which is of the shapes of `like`, or the first one."""
         self._checkpoints = self._files.enter_context(Checkpoints(self.cell.workdir))
         state = self._checkpoints.restore(like)
-        self.state = jax.device_get(create_state(self.config, first_crops()) if state is None else state)
+        self.state = jax.device_get(first_state() if state is None else state)
         self.step = int(self.state.step)
+        self.exhausted = self._checkpoints.exhausted(self.config)
         self._journal = self._files.enter_context(Journal(self.cell.workdir, self.step))
         self.tell(TRAINING)
 
@@ -75,13 +76,15 @@ class Member:
         """Saves the state at this step, after its validation metrics. Raises TrainingError if they are not finite."""
         values = train.summary([metrics], self.step)
         self._journal.write(self.step, {f"validation_{name}": value for name, value in values.items()})
-        self._checkpoints.save(state)
+        self._checkpoints.save(state, values["loss"])
+        self.exhausted = self._checkpoints.exhausted(self.config)
         self.state = state
 
     def finish(self, photos: dict) -> None:
-        """The model's file and the report, made of the last state."""
+        """The model's file and the report, made of the last state, or of the best if there is patience."""
         self.tell(CODING)
-        train.save_frozen(self.cell.workdir / "model.safetensors", self.config, self.state, photos["train"])
+        state = saved_state(self.cell.workdir, self.config) if self.config.patience else self.state
+        train.save_frozen(self.cell.workdir / "model.safetensors", self.config, state, photos["train"])
         train.report(self.cell.workdir, photos["test"])
         self.tell(DONE)
 

@@ -15,6 +15,7 @@ from nlvc.sweeping.plan import is_finished
 from nlvc.sweeping.progress import DONE, FAILED, Progress, Tell, one_line
 from nlvc.training import packed
 from nlvc.training.loop import abstract_state
+from nlvc.training.states import first_state, stream
 
 
 def run_pack(cells: Sequence[Cell], devices: Sequence[jax.Device], tell: Tell, stopping: Callable[[], bool]) -> None:
@@ -87,15 +88,9 @@ def start(members: Sequence[Member], photos: data.Photos) -> list[Member]:
         return []
     like = abstract_state(members[0].config)
 
-    @functools.lru_cache(maxsize=1)  # the members of one seed follow each other, or nearly
-    def first_crops(seed: int) -> np.ndarray:
-        stream = train.stream(members[0].config, photos, seed=seed + 1, batch_size=train.START_CROPS)
-        with stream as crops:
-            return next(crops)
-
     for member in members:
         with failing(member.fail):
-            member.start(like, functools.partial(first_crops, member.config.seed))
+            member.start(like, functools.partial(first_state, member.config, photos))
     return [member for member in members if not member.failed]
 
 
@@ -163,10 +158,10 @@ def batches(members: Sequence[Member], photos: data.Photos):
         for member in members:
             place = member.config.seed, member.step
             if place not in streams:
-                stream = train.stream(
+                opened = stream(
                     member.config, photos, seed=place[0], batch_size=member.config.batch_size, start=place[1]
                 )
-                streams[place] = open_.enter_context(stream)
+                streams[place] = open_.enter_context(opened)
         places = [(member.config.seed, member.step) for member in members]
 
         def deal():

@@ -40,7 +40,11 @@ def optimiser(config: Config) -> optax.GradientTransformation:
 
 def create_state(config: Config, crops: np.ndarray) -> TrainState:
     """The state at step 0, from the seed and the first crops (N, P, P, 3) in [0, 1]."""
-    params = initialise(config, jax.random.key(config.seed), crops)
+    return state_of(config, initialise(config, jax.random.key(config.seed), crops))
+
+
+def state_of(config: Config, params: dict) -> TrainState:
+    """The state at step 0 with these parameters."""
     # A copy: the step donates its input, and one buffer cannot be given away twice.
     ema = jax.tree.map(jnp.copy, params)
     return TrainState(jnp.zeros((), jnp.int32), params, ema, optimiser(config).init(params))

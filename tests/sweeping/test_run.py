@@ -16,10 +16,10 @@ from PIL import Image
 from nlvc import train
 from nlvc.config import tiny
 from nlvc.files import write_whole
-from nlvc.sweeping import member, run
+from nlvc.sweeping import run
 from nlvc.sweeping.grid import Cell
 from nlvc.sweeping.progress import CODING, DONE, FAILED, STARTING, STOPPED, TRAINING
-from nlvc.training import packed
+from nlvc.training import packed, states
 from nlvc.training.loop import TrainState
 
 STEPS = 12
@@ -99,8 +99,8 @@ def toy(monkeypatch, tmp_path):
     monkeypatch.setattr(packed, "make_packed_step", toy.make_step)
     monkeypatch.setattr(packed, "make_packed_validation", toy.make_validation)
     monkeypatch.setattr(run, "abstract_state", state)
-    monkeypatch.setattr(member, "create_state", state)
-    monkeypatch.setattr(train, "START_CROPS", 2)
+    monkeypatch.setattr(states, "create_state", state)
+    monkeypatch.setattr(states, "START_CROPS", 2)
     monkeypatch.setattr(train, "save_frozen", save_frozen)
     monkeypatch.setattr(train, "report", toy.report)
     return toy
