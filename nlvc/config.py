@@ -80,7 +80,7 @@ class Config:
     patch_size: int = 128
     """Side of the square crops, pixels."""
     learning_rate: float = 1e-3
-    """Peak of the schedule: linear warm-up, then a cosine to a hundredth."""
+    """Peak of the schedule: linear warm-up, and in the last fifth of the steps linearly to a hundredth."""
     warmup_steps: int = 100
     """Steps of the linear warm-up."""
     clip_norm: float = 1.0

@@ -27,10 +27,16 @@ class TrainState(struct.PyTreeNode):
 
 
 def schedule(config: Config) -> optax.Schedule:
-    """Linear warm-up to the peak, then a cosine to a hundredth of it at the last step."""
-    warmup = min(config.warmup_steps, config.steps - 1)
-    peak = config.learning_rate
-    return optax.warmup_cosine_decay_schedule(peak / 100, peak, warmup, config.steps, end_value=peak / 100)
+    """Linear warm-up to the peak, which lasts; in the last fifth of the steps, linearly down to a hundredth of it.
+
+    0.8 % better than a cosine (`experiments/training_tricks.md`); and what a run is like before its last fifth does
+    not depend on how long it is.
+    """
+    peak, warmup = config.learning_rate, min(config.warmup_steps, config.steps - 1)
+    down = max(1, min(config.steps - warmup, config.steps // 5))
+    first = optax.linear_schedule(peak / 100, peak, warmup)
+    then = optax.linear_schedule(peak, peak / 100, down, transition_begin=config.steps - warmup - down)
+    return optax.join_schedules([first, then], [warmup])
 
 
 def optimiser(config: Config) -> optax.GradientTransformation:

@@ -116,7 +116,7 @@ def test_the_running_mean_of_the_parameters(fresh, train_step, batch_at, config)
         state, _ = train_step(state, batch_at(number))
         decay = min(config.ema_decay, (1 + number) / (10 + number))
         expected = jax.tree.map(lambda old, new, d=decay: d * old + (1 - d) * np.asarray(new), before, state.params)
-        assert distance(state.ema, expected) < 1e-6
+        assert distance(state.ema, expected) < 4e-6
     # By now the updates are large enough for that to say something.
     assert distance(state.ema, state.params) > 1e-3 and distance(state.ema, before) > 1e-3
 
@@ -141,10 +141,10 @@ def test_ends_of_the_schedule(changes):
     assert rate(0) == pytest.approx(config.learning_rate / 100, rel=1e-4)
     assert rate(config.warmup_steps) == pytest.approx(config.learning_rate, rel=1e-4)
     assert rate(config.steps) == pytest.approx(config.learning_rate / 100, rel=1e-4)
-    # Up in a straight line, and half-way down the cosine in the middle.
+    # Up in a straight line, at the peak for long, and down in another in the last fifth.
     assert rate(config.warmup_steps // 2) == pytest.approx(config.learning_rate * 0.505, rel=1e-4)
-    middle = (config.warmup_steps + config.steps) // 2
-    assert rate(middle) == pytest.approx(config.learning_rate * 0.505, rel=1e-3)
+    assert rate(config.steps * 4 // 5) == pytest.approx(config.learning_rate, rel=1e-3)
+    assert rate(config.steps * 9 // 10) == pytest.approx(config.learning_rate * 0.505, rel=1e-3)
 
 
 @pytest.mark.parametrize(("steps", "warmup_steps"), [(1, 0), (1, 100), (2, 100), (50, 100), (50, 0)])
