@@ -127,6 +127,8 @@ TRICKS = {
     "as-coded": Trick("in z_1 the bin of least rate and error, as the encoder chooses", stand_in="cheapest"),
     "cosine": Trick("a cosine to a hundredth, not a cool-down in the last fifth", schedule="cosine"),
     "constant": Trick("a constant learning rate", schedule="constant"),
+    "twice-as-fast": Trick("twice the learning rate", {"learning_rate": 2e-3}),
+    "half-as-fast": Trick("half the learning rate", {"learning_rate": 5e-4}),
     "unit-scales": Trick("scales of the priors start at one bin", params=unit_scales),
     "no-linear-path": Trick("ordinary initialisation, no linear path", {"linear_path": False}),
     "blocks": Trick("the linear path's blocks do not overlap", linear="blocks"),

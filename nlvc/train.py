@@ -30,6 +30,8 @@ from nlvc.training.profile import Profile
 from nlvc.training.states import first_state, saved_state, stream
 
 VALIDATION_CROPS, FREEZING_CROPS = 16, 12
+SILENT = 1e-3
+"""Share of the bits below which a level is reported."""
 
 
 class TrainingError(RuntimeError):
@@ -134,7 +136,7 @@ def train(
     profile = Profile(workdir / "profile" if machine.profile and main else None, start, config.steps)
     exhausted = checkpoints.exhausted(config)
     with recorder as journal, profile, signals() as received, progress(config, start, hidden=not main) as bar:
-        pending, began, feed.idle = [], time.perf_counter(), 0.0
+        pending, silent, began, feed.idle = [], [], time.perf_counter(), 0.0
         for step in range(start + 1, start + 1 if exhausted else config.steps + 1):
             profile.before(step)
             batch = feed.take()
@@ -163,6 +165,9 @@ def train(
                 values = summary(jax.device_get([validate(state.ema)]), step)
                 if main:
                     journal.write(step, {f"validation_{name}": value for name, value in values.items()})
+                    for level in set(found := silent_levels(values, config.L)) - set(silent):
+                        bar.write(f"step {step}: z_{level} carries less than {SILENT:.1%} of the bits")
+                    silent = found
                 checkpoints.save(state, values["loss"])
                 exhausted = devices.anywhere(checkpoints.exhausted(config))
                 began, feed.idle = time.perf_counter(), 0.0
@@ -184,6 +189,11 @@ def summary(pending: list[dict], step: int) -> dict[str, float]:
             "--clip-norm, in another --workdir"
         )
     return values
+
+
+def silent_levels(values: dict[str, float], levels: int) -> list[int]:
+    """The levels that carry less than SILENT of the bits: they have collapsed, or the photos do not need them."""
+    return [level for level in range(1, levels + 1) if values[f"bpp_{level}"] < SILENT * values["bpp"]]
 
 
 def postfix(values: dict[str, float], levels: int, speed: float, wait: float) -> str:

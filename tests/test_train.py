@@ -99,6 +99,11 @@ def checkpoints(workdir):
     return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
 
 
+def becomes(value):
+    """For `at`: the validation's loss is lower where parameters are larger."""
+    return lambda _: {"w": jnp.full(3, value)}
+
+
 def raises(number):
     return lambda _: signal.raise_signal(number)
 
@@ -199,6 +204,17 @@ def test_a_signal_while_metrics_are_written_saves_the_next_step(toy, tmp_path, c
     assert "resuming at step 7" in capsys.readouterr().out
 
 
+def test_a_level_that_says_nothing_is_reported_once(toy, capsys, monkeypatch):
+    def validation(ema):
+        quiet = 0.001 if ema["w"].sum() < -8 else 1.0  # from the second checkpoint on
+        return {**metrics(1.0), "bpp_levels": np.array([3 - quiet, quiet])}
+
+    monkeypatch.setattr(train, "make_validation", lambda *_: validation)
+    assert toy(at={EVERY: becomes(1), 2 * EVERY: becomes(9), STEPS: becomes(9)}) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if "carries" in line]
+    assert told == [f"step {2 * EVERY}: z_2 carries less than 0.1% of the bits"]
+
+
 def test_the_running_mean_is_what_is_frozen(toy, tmp_path):
     assert toy(at={STEPS: lambda _: {"w": jnp.arange(3.0)}}) == 0
     np.testing.assert_array_equal(weights(tmp_path / "run"), [0, -1, -2])
@@ -216,11 +232,6 @@ def test_the_newest_checkpoint_can_be_frozen(toy, tmp_path):
     assert toy() == 0
     train.freeze_run(run, path)
     assert path.read_bytes() == (run / "model.safetensors").read_bytes()
-
-
-def becomes(value):
-    """For `at`: the validation's loss is lower where parameters are larger."""
-    return lambda _: {"w": jnp.full(3, value)}
 
 
 BEST_IS_THE_SECOND = {EVERY * number: becomes(value) for number, value in enumerate((5, 9, 8, 7), start=1)}

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -59,17 +60,25 @@ class Runs:
             process.kill()
         return status, (self.folder / "out").read_text(), (self.folder / "err").read_text()
 
-    def train_until(self, step: int, number: signal.Signals) -> int:
-        """Starts the training, sends it a signal as soon as it has done that step; returns its exit status."""
+    def train_until(self, moment: Callable[[], bool], number: signal.Signals) -> int:
+        """Starts the training, sends it a signal as soon as it is that moment; returns its exit status."""
         process = self.start("nlvc.train", *FLAGS)
         try:
-            while process.poll() is None and self.last_step() < step:
+            while process.poll() is None and not moment():
                 time.sleep(0.002)
             process.send_signal(number)
         except BaseException:
             process.kill()
             raise
         return self.finish(process)[0]
+
+    def after(self, step: int) -> Callable[[], bool]:
+        """Whether that step is done, as a question."""
+        return lambda: self.last_step() >= step
+
+    def unfinished(self) -> list[Path]:
+        """The checkpoints that are being written, or of which a killed process has left a part."""
+        return list((self.folder / "run" / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
 
     def last_step(self) -> int:
         """The last step of which run/metrics.jsonl has a whole line."""
@@ -186,14 +195,14 @@ def test_killed_then_terminated_then_finished(runs, whole):
     # Step 7 comes after the save of step 6, which has waited for that of step 3.
     moment = random.randint(7, STEPS // 2)
     print(f"kill -9 after step {moment}")
-    assert runs.train_until(moment, signal.SIGKILL) == -signal.SIGKILL
+    assert runs.train_until(runs.after(moment), signal.SIGKILL) == -signal.SIGKILL
     assert not (runs.folder / "run" / "model.safetensors").exists()
     reached = runs.last_step()
     assert moment <= reached < STEPS
 
     later = random.randint(reached + 1, STEPS - 10)
     print(f"kill -15 after step {later}")
-    assert runs.train_until(later, signal.SIGTERM) == 128 + signal.SIGTERM
+    assert runs.train_until(runs.after(later), signal.SIGTERM) == 128 + signal.SIGTERM
     out = (runs.folder / "out").read_text()
     resumed, stopped = map(int, re.findall(r"at step (\d+)", out))
     assert re.search(r"^resuming at step", out, re.MULTILINE)
@@ -212,15 +221,37 @@ def test_killed_again_and_again(runs, whole, attempt):
     done = 0
     while (moment := done + random.randint(4, 20)) < STEPS:
         print(f"kill -9 after step {moment}")
-        assert runs.train_until(moment, signal.SIGKILL) == -signal.SIGKILL
+        assert runs.train_until(runs.after(moment), signal.SIGKILL) == -signal.SIGKILL
         done = runs.last_step()
     check_same_as_whole(runs, whole)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_run")
+def test_killed_ten_times_while_a_checkpoint_is_written(runs, whole):
+    hit, left = 0, set()
+
+    def saving():
+        found = set(runs.unfinished()) - left
+        if found:
+            time.sleep(random.uniform(0, 0.01))
+        return bool(found)
+
+    while hit < 10:
+        left = set(runs.unfinished())
+        if runs.train_until(saving, signal.SIGKILL) == 0:
+            check_same_as_whole(runs, whole)
+            shutil.rmtree(runs.folder / "run")
+        elif set(runs.unfinished()) - left:  # else it was finished in time
+            hit += 1
+            print(f"killed while it saved {[path.name for path in runs.unfinished()]}")
+    check_same_as_whole(runs, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_run")
 def test_interrupted(runs, whole):
-    assert runs.train_until(10, signal.SIGINT) == 128 + signal.SIGINT
+    assert runs.train_until(runs.after(10), signal.SIGINT) == 128 + signal.SIGINT
     assert "stopped by SIGINT at step" in (runs.folder / "out").read_text()
     check_same_as_whole(runs, whole)
 
