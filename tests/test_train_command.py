@@ -131,7 +131,8 @@ def test_what_a_run_leaves_behind(whole):
     assert "\n".join(rest[:-1]) + "\n" == (workdir / "report.txt").read_text()
     assert rest[-1] == "files, picture.png and report.txt are in run"
     assert config == Config.from_args(FLAGS) == Config.from_json((workdir / "config.json").read_text())
-    assert sorted(int(path.name) for path in (workdir / "checkpoints").iterdir()) == [STEPS - 6, STEPS - 3, STEPS]
+    kept = sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+    assert kept[-3:] == [STEPS - 6, STEPS - 3, STEPS] and len(kept) <= 4  # and the best, if that is another
     assert any(path.stat().st_size > 1000 for path in (workdir / "tensorboard").iterdir())
     with Image.open(workdir / "picture.png") as picture:
         assert picture.width > picture.height > 100
