@@ -29,7 +29,7 @@ class TrainState(struct.PyTreeNode):
 def schedule(config: Config) -> optax.Schedule:
     """Linear warm-up to the peak, which lasts; in the last fifth of the steps, linearly down to a hundredth of it.
 
-    0.8 % better than a cosine (`experiments/training_tricks.md`); and what a run is like before its last fifth does
+    A little better than a cosine (`experiments/training_tricks.md`); and what a run is like before its last fifth does
     not depend on how long it is.
     """
     peak, warmup = config.learning_rate, min(config.warmup_steps, config.steps - 1)
