@@ -65,18 +65,16 @@ def main() -> None:
     photos = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
     print(f"{len(photos)} photos, model {model.fingerprint}")
     curve, differences = measured(photos, [(model, quality) for quality in QUALITIES]), {}
+    others = {}
     if arguments.twins:
         print("models of one rate each")
-        curve["twins"] = measured(photos, [(nlvc.load(path), None) for path in arguments.twins])
-        other = curve["twins"]
-        differences["twins"] = round(bd_rate(other["bpp"], other["psnr"], curve["bpp"], curve["psnr"]), 1)
-        print(f"BD-rate against them: {differences['twins']:+.1f} %")
+        others["twins"] = curve["twins"] = measured(photos, [(nlvc.load(path), None) for path in arguments.twins])
     for file, *names in arguments.curves:
         known = json.loads(Path(file).read_text())
-        for name in names:
-            other = (known[arguments.set] if arguments.set in known else known)[name]
-            differences[name] = round(bd_rate(other["bpp"], other["psnr"], curve["bpp"], curve["psnr"]), 1)
-            print(f"BD-rate against {name}: {differences[name]:+.1f} %")
+        others.update({name: (known[arguments.set] if arguments.set in known else known)[name] for name in names})
+    for name, other in others.items():
+        differences[name] = round(bd_rate(other["bpp"], other["psnr"], curve["bpp"], curve["psnr"]), 1)
+        print(f"BD-rate against {name}: {differences[name]:+.1f} %")
     if arguments.out:
         arguments.out.write_text(json.dumps({**curve, "bd_rate": differences}, indent=1) + "\n")
 

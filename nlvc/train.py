@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import signal
 import sys
@@ -27,7 +28,7 @@ from nlvc.training.journal import Journal
 from nlvc.training.loop import TrainState, abstract_state, make_train_step, make_validation, schedule
 from nlvc.training.machine import Machine
 from nlvc.training.profile import Profile
-from nlvc.training.states import first_state, saved_state, stream
+from nlvc.training.states import first_state, saved_state, start_crops, stream
 
 VALIDATION_CROPS, FREEZING_CROPS = 16, 12
 SILENT = 1e-3
@@ -73,12 +74,14 @@ def run(config: Config, machine: Machine) -> int:
     print("photos: " + ", ".join(f"{len(p)} {split}" for split, p in photos.items()) + f", {len(skipped)} skipped")
 
     with Checkpoints(workdir) as checkpoints:
-        like = abstract_state(config, devices.everywhere(mesh))
+        place = devices.everywhere(mesh)
+        like = abstract_state(config, place)
         state = checkpoints.restore(like)
         if state:
             print(f"resuming at step {int(state.step)}")
         else:
-            state = devices.place_state(first_state(config, photos["train"], devices.everywhere(mesh)), mesh)
+            crops = functools.partial(start_crops, config, photos["train"])
+            state = devices.place_state(first_state(config, crops, place), mesh)
         share = jax.process_index(), jax.process_count()
         batches = {"seed": config.seed, "batch_size": config.batch_size, "start": int(state.step), "share": share}
         with stream(config, photos["train"], machine.workers, **batches) as rows, Feed(rows, mesh) as feed:

@@ -2,24 +2,21 @@
 
 import csv
 import json
-import os
 import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+from commands import Commands
 from PIL import Image
 
 from nlvc.config import Config
 from nlvc.models.weights import load_model
 
-ROOT = Path(__file__).parents[1]
 STEPS = 24
 # The smallest model there is, from noise: its programs compile in seconds.
 TRAINING = (
@@ -30,52 +27,16 @@ GRID = [*TRAINING, "--lmbda", "0.01", "0.1", "--seed", "0", "1", "--pack=4"]
 CELLS = [f"L=1,prior=logistic,lmbda={lmbda},seed={seed}" for lmbda in ("0.01", "0.1") for seed in (0, 1)]
 
 
-class Sweeps:
-    """Commands in one folder, with the photos in it, and a cache of compiled programs that all of them share."""
+class Sweeps(Commands):
+    """Sweeps in the folder `sweep`."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        self.environment.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder / "cache"))
-        self.environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
-        self.environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
-
-    def start(self, *arguments: str, **environment: str) -> subprocess.Popen:
-        """A command that writes its stdout and stderr to the files `out` and `err`."""
-        with (self.folder / "out").open("w") as out, (self.folder / "err").open("w") as err:
-            return subprocess.Popen(
-                [sys.executable, "-m", *arguments], cwd=self.folder, env={**self.environment, **environment},
-                stdin=subprocess.DEVNULL, stdout=out, stderr=err,
-            )  # fmt: skip
-
-    def finish(self, process: subprocess.Popen) -> tuple[int, str, str]:
-        try:
-            status = process.wait(900)
-        finally:
-            process.kill()
-        return status, (self.folder / "out").read_text(), (self.folder / "err").read_text()
-
-    def run(self, *arguments: str, **environment: str) -> tuple[int, str, str]:
-        """(exit status, stdout, stderr) of a command."""
-        return self.finish(self.start(*arguments, **environment))
-
-    def sweep_until(self, condition, number: signal.Signals) -> int:
+    def sweep_until(self, condition: Callable[[], bool], number: signal.Signals) -> int:
         """Starts the sweep, sends it a signal as soon as the condition holds; returns its exit status."""
-        process = self.start("nlvc.sweep", *GRID, "--workdir=sweep")
-        try:
-            while process.poll() is None and not condition():
-                time.sleep(0.002)
-            process.send_signal(number)
-        except BaseException:
-            process.kill()
-            raise
-        return self.finish(process)[0]
+        return self.until(condition, number, "nlvc.sweep", *GRID, "--workdir=sweep")
 
     def last_step(self) -> int:
         """The last step of which the last cell's journal has a whole line."""
-        path = self.folder / "sweep" / CELLS[-1] / "metrics.jsonl"
-        whole = path.read_text().split("\n")[:-1] if path.exists() else []
-        return json.loads(whole[-1])["step"] if whole else 0
+        return self.step_of(f"sweep/{CELLS[-1]}")
 
     def progress(self) -> int:
         """Steps of the last cell, and reports of all."""

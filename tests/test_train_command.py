@@ -1,26 +1,23 @@
 """`python -m nlvc.train`, the real command: it learns, ends with real files, and survives whatever ends it."""
 
 import json
-import os
 import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import Commands
 from PIL import Image
 
 from nlvc.config import Config
 from nlvc.evaluation import psnr
 from nlvc.models.weights import load_model
 
-ROOT = Path(__file__).parents[1]
 STEPS = 60
 # From noise and in large steps, so that the loss falls far within few of them.
 FLAGS = (
@@ -29,48 +26,14 @@ FLAGS = (
 ).split()
 
 
-class Runs:
-    """Commands in one folder, with the photos in it, and a cache of compiled programs that all of them share."""
+class Runs(Commands):
+    """Trainings in the folder `run`."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        self.environment.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder / "cache"))
-        self.environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
-        # Halves the time of compilation.
-        flags = os.environ.get("XLA_FLAGS", "")
-        self.environment["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0".strip()
-
-    def start(self, *arguments: str) -> subprocess.Popen:
-        """A command that writes its stdout and stderr to the files `out` and `err`."""
-        with (self.folder / "out").open("w") as out, (self.folder / "err").open("w") as err:
-            return subprocess.Popen(
-                [sys.executable, "-m", *arguments],
-                cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
-            )  # fmt: skip
-
-    def run(self, *arguments: str) -> tuple[int, str, str]:
-        """(exit status, stdout, stderr) of a command."""
-        return self.finish(self.start(*arguments))
-
-    def finish(self, process: subprocess.Popen) -> tuple[int, str, str]:
-        try:
-            status = process.wait(600)
-        finally:
-            process.kill()
-        return status, (self.folder / "out").read_text(), (self.folder / "err").read_text()
+    limit = 600
 
     def train_until(self, moment: Callable[[], bool], number: signal.Signals) -> int:
         """Starts the training, sends it a signal as soon as it is that moment; returns its exit status."""
-        process = self.start("nlvc.train", *FLAGS)
-        try:
-            while process.poll() is None and not moment():
-                time.sleep(0.002)
-            process.send_signal(number)
-        except BaseException:
-            process.kill()
-            raise
-        return self.finish(process)[0]
+        return self.until(moment, number, "nlvc.train", *FLAGS)
 
     def after(self, step: int) -> Callable[[], bool]:
         """Whether that step is done, as a question."""
@@ -82,9 +45,7 @@ class Runs:
 
     def last_step(self) -> int:
         """The last step of which run/metrics.jsonl has a whole line."""
-        path = self.folder / "run" / "metrics.jsonl"
-        whole = path.read_text().split("\n")[:-1] if path.exists() else []
-        return json.loads(whole[-1])["step"] if whole else 0
+        return self.step_of("run")
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ def level_calibrator(config: Config, params: dict, level: int, ranges: dict | No
     bias[len(log_scale) :] += (log_scale - math.log(SCALE_MIN)) / ZERO_UNIT
     weights = {**network, last: {"kernel": network[last]["kernel"], "bias": bias}}
     if config.linear_path:
-        gain = np.exp(np.asarray(params[f"log_gain_{level + 1}"], np.float64))[:, None]
+        gain = gain_of(params, level + 1)[:, None]
         weights["energy"] = np.asarray(params[f"energy_paths_{level - 1}"]["synthesis"]) / gain * UNIT / MEAN_UNITS
     return Calibrator(weights, 1 / (MEAN_UNITS * sizes[1]), unit, ranges=ranges)
 
@@ -122,9 +122,9 @@ def flat(params: dict, prefix: str = "") -> dict:
     return found
 
 
-def gain_of(params: dict) -> np.ndarray:
-    """Bins of z_1 for one, (C,)."""
-    return np.exp(np.asarray(params["log_gain"], np.float64))
+def gain_of(params: dict, level: int = 1) -> np.ndarray:
+    """Bins of z_level for one, (C,)."""
+    return np.exp(np.asarray(params["log_gain" if level == 1 else f"log_gain_{level}"], np.float64))
 
 
 def at_rate(params: dict, weights: np.ndarray) -> dict:
@@ -240,7 +240,7 @@ def nested_encoder(config: Config, params: dict) -> dict:
         basis = np.asarray(params["analysis_basis"])
         encoder["basis"] = basis / math.sqrt(len(basis))
     for level in range(1, config.L):
-        gain = np.exp(np.asarray(params[f"log_gain_{level + 1}"]))
+        gain = gain_of(params, level + 1)
         network = scaled_last(plain(params[f"level_analyses_{level - 1}"]), unit * gain)
         network["entry"] = 1 / np.asarray(spread(params[f"log_scale_{level}"])).ravel()
         if config.linear_path:

@@ -1,6 +1,7 @@
 """A pack from its cells to their reports, on the devices that it is given."""
 
 import contextlib
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from nlvc.sweeping.plan import is_finished
 from nlvc.sweeping.progress import DONE, FAILED, Progress, Tell, one_line
 from nlvc.training import packed
 from nlvc.training.loop import abstract_state
-from nlvc.training.states import first_state, stream
+from nlvc.training.states import first_state, start_crops, stream
 
 
 def run_pack(cells: Sequence[Cell], devices: Sequence[jax.Device], tell: Tell, stopping: Callable[[], bool]) -> None:
@@ -88,9 +89,14 @@ def start(members: Sequence[Member], photos: data.Photos) -> list[Member]:
         return []
     like = abstract_state(members[0].config)
 
+    @functools.lru_cache(maxsize=1)  # the members of one seed follow each other, or nearly
+    def crops(seed: int) -> np.ndarray:
+        return start_crops(dataclasses.replace(members[0].config, seed=seed), photos)
+
     for member in members:
         with failing(member.fail):
-            member.start(like, functools.partial(first_state, member.config, photos))
+            drawn = functools.partial(crops, member.config.seed)
+            member.start(like, functools.partial(first_state, member.config, drawn))
     return [member for member in members if not member.failed]
 
 

@@ -1,9 +1,11 @@
 """Where a run starts: from crops of its photos, or from what another run has saved."""
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import numpy as np
 from jax.sharding import Sharding
 
 from nlvc import data
@@ -19,14 +21,19 @@ def stream(config: Config, photos, workers: int = 0, **batches):
     return contextlib.closing(data.batches(photos, patch_size=config.patch_size, workers=workers, **batches))
 
 
-def first_state(config: Config, photos: data.Photos, place: Sharding | None = None) -> TrainState:
-    """The state at step 0: from crops of the photos, or the model of another run, which is read to `place`.
+def start_crops(config: Config, photos: data.Photos) -> np.ndarray:
+    """The crops that a model of that seed starts from, (START_CROPS, P, P, 3)."""
+    with stream(config, photos, seed=config.seed + 1, batch_size=START_CROPS) as crops:
+        return next(crops)
+
+
+def first_state(config: Config, crops: Callable[[], np.ndarray], place: Sharding | None = None) -> TrainState:
+    """The state at step 0: from `start_crops`, or the model of another run, which is read to `place`.
 
     Raises ConfigError if that run has none, or one of other shapes.
     """
     if not config.init_from:
-        with stream(config, photos, seed=config.seed + 1, batch_size=START_CROPS) as crops:
-            return create_state(config, next(crops))
+        return create_state(config, crops())
     source = Config.of_run(config.init_from)
     params, expected = saved_state(Path(config.init_from), source, place).ema, abstract_state(config).params
     shapes = lambda tree: jax.tree.map(lambda leaf: leaf.shape, tree)  # noqa: E731
