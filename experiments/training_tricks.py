@@ -33,6 +33,7 @@ from nlvc.models.nested import NestedLatentModel, Output
 from nlvc.models.quantize import add_uniform_noise, round_straight_through, soft_round
 from nlvc.models.start import initialise
 from nlvc.training import loop
+from nlvc.training.optimiser import schedule as cool_down
 
 START_CROPS, VALIDATION_CROPS, VALIDATION_SIDE = 1024, 32, 256
 MEDIAN_OF = 64
@@ -70,11 +71,21 @@ def matrices(transform: Callable) -> Callable[[optax.Schedule], optax.GradientTr
     return make
 
 
-def muon(rate: optax.Schedule) -> optax.GradientTransformation:
-    """Muon with the updates' size of Adam (Liu et al. 2025)."""
-    flat = lambda leaf: optax.contrib.MuonDimensionNumbers((0, 1, 2), 3)  # noqa: E731
-    sizes = lambda params: jax.tree.map(flat, params)  # noqa: E731
-    return optax.contrib.muon(rate, consistent_rms=0.2, muon_weight_dimension_numbers=sizes)
+def muon(axes: tuple[int, ...] = (0, 1, 2), faster: float = 1, **options) -> Callable:
+    """Muon with the updates' size of Adam (Liu et al. 2025). axes: those of a kernel (k, k, C, C') that make a row of
+    the matrix; each place in the rest has a matrix of its own. faster: times the learning rate."""
+
+    def make(rate: optax.Schedule) -> optax.GradientTransformation:
+        def shape(leaf):
+            if axes == "short" and leaf.shape[2] < leaf.shape[3]:
+                return optax.contrib.MuonDimensionNumbers(2, (0, 1, 3))
+            return optax.contrib.MuonDimensionNumbers((0, 1, 2) if axes == "short" else axes, 3)
+
+        shapes = lambda params: jax.tree.map(shape, params)  # noqa: E731
+        peak = lambda count: faster * rate(count)  # noqa: E731
+        return optax.contrib.muon(peak, consistent_rms=0.2, muon_weight_dimension_numbers=shapes, **options)
+
+    return make
 
 
 class GuardState(struct.PyTreeNode):
@@ -133,7 +144,25 @@ TRICKS = {
     "no-linear-path": Trick("ordinary initialisation, no linear path", {"linear_path": False}),
     "blocks": Trick("the linear path's blocks do not overlap", linear="blocks"),
     "klt": Trick("the same, and each block by its Karhunen-Loève transform", linear="klt"),
-    "muon": Trick("Muon for kernels", optimiser=matrices(muon)),
+    "muon": Trick("Muon for kernels", optimiser=matrices(muon())),
+    "muon-taps": Trick("the same, each of the k x k taps a matrix", optimiser=matrices(muon((2,)))),
+    "muon-short": Trick("Muon in three iterations", optimiser=matrices(muon(ns_steps=3, preconditioning="aol"))),
+    "muon-twice-as-fast": Trick(
+        "the same, twice the learning rate for kernels",
+        optimiser=matrices(muon(faster=2, ns_steps=3, preconditioning="aol")),
+    ),
+    "muon-four-times": Trick(
+        "the same, four times the learning rate for kernels",
+        optimiser=matrices(muon(faster=4, ns_steps=3, preconditioning="aol")),
+    ),
+    "muon-wide": Trick(
+        "matrices (C, k k C') where C < C'",
+        optimiser=matrices(muon("short", faster=2, ns_steps=3, preconditioning="aol")),
+    ),
+    "muon-eight-times": Trick(
+        "the same, eight times the learning rate for kernels",
+        optimiser=matrices(muon(faster=8, ns_steps=3, preconditioning="aol")),
+    ),
     "soap": Trick("SOAP for kernels", optimiser=matrices(soap)),
     "shampoo": Trick("Shampoo for kernels, with the size of Adam's updates", optimiser=matrices(shampoo)),
     "level-warm-up": Trick(
@@ -188,7 +217,7 @@ class Tricky(NestedLatentModel):
 def schedule(kind: str, config: Config) -> optax.Schedule:
     """Learning rates after the same warm-up."""
     if kind == "cool-down":
-        return loop.schedule(config)
+        return cool_down(config)
     peak, warmup = config.learning_rate, config.warmup_steps
     after = {
         "cosine": optax.cosine_decay_schedule(peak, config.steps - warmup, 0.01),

@@ -79,6 +79,8 @@ class Config:
     """Crops per step."""
     patch_size: int = 128
     """Side of the square crops, pixels."""
+    optimiser: Literal["muon", "adam"] = "muon"
+    """muon: orthogonalised steps for the networks' kernels, Adam for the rest; adam: for all."""
     learning_rate: float = 1e-3
     """Peak of the schedule: linear warm-up, and in the last fifth of the steps linearly to a hundredth."""
     warmup_steps: int = 100
@@ -276,7 +278,7 @@ def paper(**changes) -> Config:
     """
     plain = {"transform": "plain", "activation": "gdn", "linear_path": False}
     # From noise, with nothing in small units, 1e-3 is slower: Lagrangian 37 against 16 after 100 steps.
-    noise = {"quantization": "noise", "learning_rate": 3e-4}
+    noise = {"quantization": "noise", "optimiser": "adam", "learning_rate": 3e-4}
     return Config(**{"preset": "paper", "L": 5, "prior_scale": 1.0, **noise, **plain, **changes})
 
 

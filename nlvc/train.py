@@ -25,8 +25,9 @@ from nlvc.training import devices
 from nlvc.training.checkpoint import Checkpoints
 from nlvc.training.feed import Feed
 from nlvc.training.journal import Journal
-from nlvc.training.loop import TrainState, abstract_state, make_train_step, make_validation, schedule
+from nlvc.training.loop import TrainState, abstract_state, make_train_step, make_validation
 from nlvc.training.machine import Machine
+from nlvc.training.optimiser import schedule
 from nlvc.training.profile import Profile
 from nlvc.training.states import first_state, saved_state, start_crops, stream
 

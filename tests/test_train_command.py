@@ -21,7 +21,7 @@ from nlvc.models.weights import load_model
 STEPS = 60
 # From noise and in large steps, so that the loss falls far within few of them.
 FLAGS = (
-    "--preset=tiny --L=2 --strides 16 2 --patch-size=64 --transform=plain --no-linear-path --learning-rate=3e-3 "
+    "--preset=tiny --L=2 --strides 16 2 --patch-size=64 --transform=plain --no-linear-path --learning-rate=1e-2 "
     f"--prior-scale=1 --steps={STEPS} --checkpoint-every=3 --log-every=1 --data=photos --workdir=run"
 ).split()
 

@@ -11,7 +11,8 @@ from nlvc.sweeping.grid import Cell
 from nlvc.sweeping.progress import CODING, DONE, FAILED, STARTING, STOPPED, TRAINING, Progress, Tell, one_line
 from nlvc.training.checkpoint import Checkpoints
 from nlvc.training.journal import Journal
-from nlvc.training.loop import TrainState, schedule
+from nlvc.training.loop import TrainState
+from nlvc.training.optimiser import schedule
 from nlvc.training.states import saved_state
 
 

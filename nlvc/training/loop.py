@@ -15,6 +15,7 @@ from nlvc.models.loss import rate_distortion
 from nlvc.models.nested import NestedLatentModel
 from nlvc.models.rates import hats
 from nlvc.models.start import initialise
+from nlvc.training.optimiser import optimiser
 
 
 class TrainState(struct.PyTreeNode):
@@ -24,24 +25,6 @@ class TrainState(struct.PyTreeNode):
     params: dict
     ema: dict
     opt_state: optax.OptState
-
-
-def schedule(config: Config) -> optax.Schedule:
-    """Linear warm-up to the peak, which lasts; in the last fifth of the steps, linearly down to a hundredth of it.
-
-    A little better than a cosine (`experiments/training_tricks.md`); and what a run is like before its last fifth does
-    not depend on how long it is.
-    """
-    peak, warmup = config.learning_rate, min(config.warmup_steps, config.steps - 1)
-    down = max(1, min(config.steps - warmup, config.steps // 5))
-    first = optax.linear_schedule(peak / 100, peak, warmup)
-    then = optax.linear_schedule(peak, peak / 100, down, transition_begin=config.steps - warmup - down)
-    return optax.join_schedules([first, then], [warmup])
-
-
-def optimiser(config: Config) -> optax.GradientTransformation:
-    """Adam behind a clip of the global norm."""
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(schedule(config)))
 
 
 def create_state(config: Config, crops: np.ndarray) -> TrainState:
