@@ -1,6 +1,6 @@
 """What packing saves: two lambdas, two seeds and two priors, packed by prior or not, against runs of nlvc.train.
 
-    python benchmarks/sweep.py [--preset tiny] [--L 2] [--patch 128] [--batch 8] [--steps 5] [--of 1400]
+    python benchmarks/sweep.py [--preset tiny] [--L 2] [--patch 128] [--batch 8] [--steps 5] [--of 700]
 
     nlvc.train       each model compiles its own step, one after the other
     packs of 1       the models of a prior share a program, and take turns
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--patch", type=int, default=128)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--of", type=int, default=1400, help="steps of a run that the totals are for")
+    parser.add_argument("--of", type=int, default=700, help="steps of a run that the totals are for")
     arguments = parser.parse_args()
     keep_freed_memory()
     device = jax.devices()[0]

@@ -73,7 +73,7 @@ class Config:
     """Train with the roundings of the frozen model's 8-bit layers."""
 
     # The training.
-    steps: int = 1400
+    steps: int = 700
     """Optimiser steps."""
     batch_size: int = 8
     """Crops per step."""
