@@ -34,6 +34,8 @@ from nlvc.models.nested import NestedLatentModel, Output
 from nlvc.models.quantize import add_uniform_noise, round_straight_through, soft_round
 from nlvc.models.start import initialise
 from nlvc.training import loop
+from nlvc.training.optimiser import ITERATIONS, SIZE, kernels
+from nlvc.training.optimiser import matrices as whole
 from nlvc.training.optimiser import schedule as cool_down
 
 START_CROPS, VALIDATION_CROPS, VALIDATION_SIDE = 1024, 32, 256
@@ -60,16 +62,8 @@ def clipped(transform: optax.GradientTransformation) -> optax.GradientTransforma
 
 
 def matrices(transform: Callable) -> Callable[[optax.Schedule], optax.GradientTransformation]:
-    """The transform for kernels, as matrices; Adam for everything else, and for the bases of the linear path."""
-
-    def kind(path, leaf):
-        return "matrix" if getattr(path[-1], "key", "") == "kernel" and leaf.ndim == 4 else "other"
-
-    def make(rate: optax.Schedule) -> optax.GradientTransformation:
-        parts = {"matrix": transform(rate), "other": optax.adam(rate)}
-        return clipped(optax.partition(parts, lambda params: jax.tree.map_with_path(kind, params)))
-
-    return make
+    """The transform where nlvc takes Muon's steps, for kernels as matrices, and Adam for everything else."""
+    return lambda rate: clipped(optax.partition({"muon": transform(rate), "adam": optax.adam(rate)}, kernels))
 
 
 def faster(factor: float) -> Callable:
@@ -77,27 +71,25 @@ def faster(factor: float) -> Callable:
     return lambda rate: optax.adam(lambda count: factor * rate(count))
 
 
-def whole(kernel: jax.Array) -> MuonDimensionNumbers:
-    """(k, k, C, C') as one matrix (k k C, C')."""
-    return MuonDimensionNumbers((0, 1, 2), 3)
+def taps(kernels: dict) -> dict:
+    """k k matrices (C, C') of each kernel."""
+    return jax.tree.map(lambda _: MuonDimensionNumbers(2, 3), kernels)
 
 
-def taps(kernel: jax.Array) -> MuonDimensionNumbers:
-    """k k matrices (C, C')."""
-    return MuonDimensionNumbers(2, 3)
+def wide(kernels: dict) -> dict:
+    """Of each kernel the one of (k k C, C') and (C, k k C') that costs less."""
 
+    def cheaper(kernel, usual):
+        return MuonDimensionNumbers(2, (0, 1, 3)) if kernel.shape[2] < kernel.shape[3] else usual
 
-def wide(kernel: jax.Array) -> MuonDimensionNumbers:
-    """The one of (k k C, C') and (C, k k C') that costs less."""
-    return MuonDimensionNumbers(2, (0, 1, 3)) if kernel.shape[2] < kernel.shape[3] else whole(kernel)
+    return jax.tree.map(cheaper, kernels, whole(kernels))
 
 
 FIVE = {"ns_steps": 5, "preconditioning": "frobenius"}
 
 
-def muon(size: float, shape: Callable = whole, ns_steps: int = 3, preconditioning: str = "aol") -> Callable:
+def muon(size: float, shapes: Callable = whole, ns_steps: int = ITERATIONS, preconditioning: str = "aol") -> Callable:
     """Muon with steps of that root mean square at a learning rate of one."""
-    shapes = lambda kernels: jax.tree.map(shape, kernels)  # noqa: E731
     settings = {"ns_steps": ns_steps, "preconditioning": preconditioning, "muon_weight_dimension_numbers": shapes}
     return lambda rate: optax.contrib.muon(rate, consistent_rms=size, **settings)
 
@@ -160,9 +152,9 @@ TRICKS = {
     "no-linear-path": Trick("ordinary initialisation, no linear path", {"linear_path": False}),
     "blocks": Trick("the linear path's blocks do not overlap", linear="blocks"),
     "klt": Trick("the same, and each block by its Karhunen-Loève transform", linear="klt"),
-    "muon": Trick("Muon for kernels: three iterations, steps of 0.4", optimiser=matrices(muon(0.4))),
+    "muon": Trick("Muon for kernels: three iterations, steps of 0.4", optimiser=matrices(muon(SIZE))),
     "muon-double": Trick("the same, steps of 0.8", optimiser=matrices(muon(0.8))),
-    "muon-wide": Trick("as `muon`, matrices (C, k k C') where C < C'", optimiser=matrices(muon(0.4, wide))),
+    "muon-wide": Trick("as `muon`, matrices (C, k k C') where C < C'", optimiser=matrices(muon(SIZE, wide))),
     "muon-half": Trick("five iterations, steps of 0.2, about Adam's", optimiser=matrices(muon(0.2, **FIVE))),
     "muon-taps": Trick("the same, each of the k x k taps a matrix", optimiser=matrices(muon(0.2, taps, **FIVE))),
     "muon-taps-short": Trick("the same in three iterations", optimiser=matrices(muon(0.2, taps))),

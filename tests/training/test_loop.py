@@ -15,6 +15,11 @@ def distance(ours, other):
     return max(jax.tree.leaves(changes))
 
 
+def adams(params):
+    """The leaves that Adam moves: all but kernels, whose steps have no largest element to expect."""
+    return [leaf for leaf in jax.tree.leaves(params) if leaf.ndim != 4]
+
+
 # --- The state at step 0 ---
 
 
@@ -79,7 +84,7 @@ def test_metrics_are_the_terms_of_the_loss(fresh, train_step, batch_at, config):
 def test_the_first_update_is_as_large_as_the_schedule_says(fresh, first_state, train_step, batch_at, config):
     """Adam's first update of a parameter is its rate, whatever the gradient (unless that is almost nothing)."""
     state, _ = train_step(fresh(), batch_at(0))
-    ours, first = ({k: v for k, v in p.items() if k.startswith("log_")} for p in (state.params, first_state.params))
+    ours, first = adams(state.params), adams(first_state.params)
     assert distance(ours, first) == pytest.approx(config.learning_rate / 100, rel=0.02)
 
 
@@ -128,7 +133,7 @@ def test_the_memory_of_the_mean_is_at_last_that_of_the_configuration(fresh, firs
     expected = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, first_state.ema, state.params)
     # A tenth of a first update of 5e-5, where parameters of the size of ten have steps of 1e-6.
     assert distance(state.ema, expected) < 1e-6
-    assert 4e-6 < distance(state.ema, first_state.ema) < 1e-5
+    assert distance(adams(state.ema), adams(first_state.ema)) == pytest.approx(5e-6, abs=1e-6)
 
 
 # --- Validation ---
