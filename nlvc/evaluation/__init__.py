@@ -1,11 +1,15 @@
-"""How good a model is on real photos: quality measures of decoded pixels, and reports a person can read."""
+"""How good a codec is on real photos: measures of files that really decode, curves, and reports a person can read."""
 
 import importlib
 
 _HOMES = {
+    "Estimate": "bjontegaard",
+    "PairedRates": "bjontegaard",
+    "bd_psnr": "bjontegaard",
+    "bd_rate": "bjontegaard",
+    "paired_bd_rate": "bjontegaard",
     "RoundTripError": "coded",
     "code_photos": "coded",
-    "bd_rate": "metrics",
     "bits_per_pixel": "metrics",
     "ms_ssim": "metrics",
     "psnr": "metrics",

@@ -1,4 +1,4 @@
-"""Quality and rate of one decoded photo: NumPy uint8 in, Python floats out.
+"""Quality and rate of one decoded photo: NumPy uint8 in, Python floats out; and differences between whole curves.
 
 The field's conventions, so that numbers compare with published ones: quality is taken on 8-bit pixels for each photo
 and averaged over photos afterwards; rate counts every byte of the file.
@@ -7,7 +7,10 @@ and averaged over photos afterwards; rate counts every byte of the file.
 import jax
 import numpy as np
 
+from nlvc.evaluation.bjontegaard import bd_psnr, bd_rate, paired_bd_rate
 from nlvc.models import distortion
+
+__all__ = ["bd_psnr", "bd_rate", "bits_per_pixel", "ms_ssim", "paired_bd_rate", "psnr"]
 
 
 def psnr(original: np.ndarray, decoded: np.ndarray) -> float:
@@ -58,33 +61,6 @@ def bits_per_pixel(num_bytes: int, height: int, width: int) -> float:
     if height <= 0 or width <= 0:
         raise ValueError(f"a photo has at least one pixel, got {width}x{height}")
     return 8 * num_bytes / (height * width)
-
-
-def bd_rate(anchor_bpp, anchor_psnr, bpp, psnr) -> float:
-    """Bjontegaard's mean difference of rate at equal PSNR, in per cent: negative where the second curve needs less.
-
-    Args:
-      anchor_bpp, anchor_psnr, bpp, psnr: the points of two curves, in any order; bpp positive, PSNR in dB, no PSNR
-        twice in a curve.
-
-    Returns:
-      The mean, over the range of PSNR that both curves have, of the difference of the logarithms of the rates, as PCHIP
-      through the points interpolates them (Bjontegaard 2001, with the field's usual interpolation).
-
-    Raises:
-      ValueError: the curves share less than 1 dB, or not even that has points.
-    """
-    from scipy.interpolate import PchipInterpolator
-
-    curves = []
-    for rates, qualities in ((anchor_bpp, anchor_psnr), (bpp, psnr)):
-        order = np.argsort(qualities)
-        curves.append(PchipInterpolator(np.asarray(qualities)[order], np.log(np.asarray(rates)[order])))
-    low, high = max(curve.x[0] for curve in curves), min(curve.x[-1] for curve in curves)
-    if high - low < 1:
-        raise ValueError(f"bd_rate: the curves share {max(high - low, 0):.2f} dB; at least 1 is needed")
-    difference = curves[1].integrate(low, high) - curves[0].integrate(low, high)
-    return float(100 * (np.exp(difference / (high - low)) - 1))
 
 
 @jax.jit

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from nlvc.evaluation.metrics import bd_rate, bits_per_pixel, ms_ssim, psnr
+from nlvc.evaluation.metrics import bits_per_pixel, ms_ssim, psnr
 from nlvc.models import distortion
 
 
@@ -61,25 +61,3 @@ def test_what_is_no_pair_of_photos_is_refused(measure):
             measure(x, other)
     with pytest.raises(ValueError, match="one shape"):
         measure(x[:0], x[:0])
-
-
-RATES, DECIBELS = np.array([0.1, 0.25, 0.5, 1.0, 2.0]), np.array([27.0, 30.0, 32.5, 36.0, 40.0])
-
-
-@pytest.mark.parametrize("factor", [0.5, 0.9, 1.25])
-def test_bd_rate_of_a_curve_that_needs_so_much_of_the_rate(factor):
-    assert bd_rate(RATES, DECIBELS, factor * RATES, DECIBELS) == pytest.approx(100 * (factor - 1))
-    assert bd_rate(RATES[::-1], DECIBELS[::-1], factor * RATES, DECIBELS) == pytest.approx(100 * (factor - 1))
-
-
-def test_bd_rate_looks_at_the_common_range_alone():
-    more = np.append(RATES, 50.0), np.append(DECIBELS, 45.0)
-    # PCHIP's slopes at the end of the shorter curve differ a little.
-    assert bd_rate(RATES, DECIBELS, *more) == pytest.approx(0, abs=2)
-
-
-def test_bd_rate_of_curves_that_barely_meet():
-    with pytest.raises(ValueError, match="share 0.50 dB"):
-        bd_rate(RATES, DECIBELS, RATES, DECIBELS + 12.5)
-    with pytest.raises(ValueError, match="share 0.00 dB"):
-        bd_rate(RATES, DECIBELS, RATES, DECIBELS + 20)
