@@ -14,6 +14,7 @@ _HOMES = {
     "model_codec": "codecs",
     "RoundTripError": "coded",
     "code_photos": "coded",
+    "command_codec": "external",
     "bits_per_pixel": "metrics",
     "ms_ssim": "metrics",
     "psnr": "metrics",
