@@ -3,6 +3,8 @@
 import importlib
 
 _HOMES = {
+    "available": "baselines",
+    "rivals": "baselines",
     "Estimate": "bjontegaard",
     "PairedRates": "bjontegaard",
     "bd_psnr": "bjontegaard",
