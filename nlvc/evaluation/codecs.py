@@ -70,7 +70,7 @@ def measure(codec: Codec, photo: np.ndarray, setting: float, *, photo_set: str =
         why = " ".join(str(error).split()) or type(error).__name__
         raise CodecFailure(f"{codec.name} at setting {setting:g} failed on {name or 'a photo'}: {why}") from error
     return Point(
-        photo_set, name, width, height, codec.name, setting, len(data), bits_per_pixel(len(data), height, width),
+        photo_set, name, width, height, codec.name, float(setting), len(data), bits_per_pixel(len(data), height, width),
         quality, similarity, encoded - start, ended - encoded,
         level_bpp=tuple(bits_per_pixel(size, height, width) for size in levels),
     )  # fmt: skip
@@ -86,8 +86,8 @@ def model_codec(path: str | Path | None = None, settings: Sequence[float] | None
         of one rate has the setting nan; several of one rate each are the points of one curve, by their lambdas.
 
     Raises:
-      ValueError: no model, or one that cannot be read; settings for models of one rate; several models of
-        which two have one lambda, or one has variable rate.
+      ValueError: no model, or one that cannot be read; settings for models of one rate; several models of which two
+        have one lambda, or one has variable rate.
     """
     path = Path(zoo.DEFAULT if path is None else path)
     models = sorted(map(load, models_in(path)), key=lambda model: model.config.lmbda)
@@ -101,7 +101,9 @@ def model_codec(path: str | Path | None = None, settings: Sequence[float] | None
         settings, model_at = lambdas, dict(zip(lambdas, models, strict=True)).__getitem__
     elif rates == {"variable"}:
         settings = sorted(map(quality_of, LAMBDAS) if settings is None else settings)
-        model_at = lambda quality: ready(first, quality=quality)  # noqa: E731
+
+        def model_at(quality):
+            return ready(first, quality=quality)
     else:
         settings, model_at = [math.nan], lambda _: first
 

@@ -28,6 +28,7 @@ def raw(decode=None, **fields):
 def test_a_point_is_of_a_file_that_was_decoded_again():
     found = measure(raw(levels=lambda data: (len(data) - 7, 7)), PHOTO, 4, photo_set="noise", name="a.png")
     assert found[:6] == ("noise", "a.png", 64, 40, "raw", 4)
+    assert type(found.setting) is float  # as it comes back from a file
     assert found.bytes == PHOTO.size and found.bpp == 24
     assert found.psnr == psnr(PHOTO, PHOTO & 0xF0)
     assert math.isnan(found.ms_ssim) and math.isnan(found.peak_mib)
