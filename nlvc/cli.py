@@ -1,4 +1,4 @@
-"""The `nlvc` command: compress, decompress, info and freeze, on files and folders, and pack for sets of photos.
+"""The `nlvc` command: compress, decompress, info and freeze, on files and folders; pack and eval for sets of photos.
 
 Exit status: 0; 1 if any file failed (of `nlvc pack`: if there is no data set); 2 for wrong arguments. A source is never
 touched, an output appears whole or not at all, and a folder goes on after a bad file.
@@ -92,6 +92,13 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--force", action="store_true", help="replace a data set that is already there")
     command.add_argument("--jobs", type=positive, metavar="N", help="photos at once; default: as compress")
     command.set_defaults(run=pack)
+
+    from nlvc import evaluate
+
+    command = commands.add_parser("eval", help="models and other codecs on photos: curves, BD-rates and a report",
+                                  description=evaluate.DESCRIPTION)  # fmt: skip
+    evaluate.add_flags(command)
+    command.set_defaults(run=partial(evaluate.run, called="nlvc"))
     return parser
 
 

@@ -10,8 +10,7 @@ _HOMES = {
     "bd_psnr": "bjontegaard",
     "bd_rate": "bjontegaard",
     "paired_bd_rate": "bjontegaard",
-    "Codec": "codecs",
-    "CodecFailure": "codecs",
+    "judge": "codecs",
     "measure": "codecs",
     "model_codec": "codecs",
     "RoundTripError": "coded",
@@ -31,6 +30,8 @@ _HOMES = {
     "save_picture": "report",
     "table": "report",
     "write_rows": "report",
+    "Codec": "trip",
+    "CodecFailure": "trip",
 }
 __all__ = sorted(_HOMES)
 

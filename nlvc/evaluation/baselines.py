@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, features
 from PIL import __version__ as pillow_version
 
-from nlvc.evaluation.codecs import Codec
+from nlvc.evaluation.trip import Codec
 
 
 def rivals(names: Iterable[str] | None = None) -> list[Codec]:

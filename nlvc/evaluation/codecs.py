@@ -1,11 +1,9 @@
-"""Codecs of every kind behind one record, and the measuring of one real file."""
+"""The measuring of one real file, and models as codecs."""
 
 import math
 import os
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -14,32 +12,9 @@ from nlvc.coding import unpack
 from nlvc.config import LAMBDAS
 from nlvc.evaluation.metrics import bits_per_pixel, ms_ssim, psnr
 from nlvc.evaluation.points import Point
+from nlvc.evaluation.trip import Codec, Trip, failure, round_trip
 from nlvc.image_codec import compress, decompress, load, models_in, ready
 from nlvc.models.rates import quality_of
-
-
-class Codec(NamedTuple):
-    """Something that turns photos into files and back.
-
-    Attributes:
-      name: what reports call it.
-      settings: at which it is measured, lowest rate first; (nan,) for a codec of one rate.
-      encode: (uint8 (H, W, 3), setting) -> the whole file.
-      decode: a file -> uint8 (H, W, 3).
-      note: library, version and settings, for reports.
-      levels: a file -> bytes of z_1, z_2, ... in it; None for codecs without levels.
-    """
-
-    name: str
-    settings: tuple[float, ...]
-    encode: Callable[[np.ndarray, float], bytes]
-    decode: Callable[[bytes], np.ndarray]
-    note: str
-    levels: Callable[[bytes], tuple[int, ...]] | None = None
-
-
-class CodecFailure(RuntimeError):
-    """A codec that did not code a photo, or gave back something else: one line that says which, where and how."""
 
 
 def measure(codec: Codec, photo: np.ndarray, setting: float, *, photo_set: str = "", name: str = "") -> Point:
@@ -57,22 +32,24 @@ def measure(codec: Codec, photo: np.ndarray, setting: float, *, photo_set: str =
     Raises:
       CodecFailure: whatever went wrong in the codec.
     """
+    return judge(codec, photo, setting, round_trip(codec, photo, setting, name), photo_set=photo_set, name=name)
+
+
+def judge(
+    codec: Codec, photo: np.ndarray, setting: float, trip: Trip, *, photo_set: str = "", name: str = ""
+) -> Point:
+    """What a round trip, made here or in another process, was worth. As `measure`."""
     height, width = photo.shape[:2]
     try:
-        start = time.perf_counter()
-        data = codec.encode(photo, setting)
-        encoded = time.perf_counter()
-        decoded = codec.decode(data)
-        ended = time.perf_counter()
-        quality, similarity = psnr(photo, decoded), ms_ssim(photo, decoded)
-        levels = codec.levels(data) if codec.levels else ()
-    except Exception as error:  # libraries raise what they like
-        why = " ".join(str(error).split()) or type(error).__name__
-        raise CodecFailure(f"{codec.name} at setting {setting:g} failed on {name or 'a photo'}: {why}") from error
+        quality, similarity = psnr(photo, trip.decoded), ms_ssim(photo, trip.decoded)
+        levels = codec.levels(trip.data) if codec.levels else ()
+    except Exception as error:  # what came back may be anything
+        raise failure(codec.name, setting, name, error) from error
+    size = len(trip.data)
     return Point(
-        photo_set, name, width, height, codec.name, float(setting), len(data), bits_per_pixel(len(data), height, width),
-        quality, similarity, encoded - start, ended - encoded,
-        level_bpp=tuple(bits_per_pixel(size, height, width) for size in levels),
+        photo_set, name, width, height, codec.name, float(setting), size, bits_per_pixel(size, height, width),
+        quality, similarity, trip.encode_s, trip.decode_s,
+        level_bpp=tuple(bits_per_pixel(part, height, width) for part in levels),
     )  # fmt: skip
 
 
@@ -113,7 +90,8 @@ def model_codec(path: str | Path | None = None, settings: Sequence[float] | None
         tuple(map(float, settings)),
         lambda photo, setting: compress(photo, model=model_at(setting)),
         lambda data: decompress(data, model=by_fingerprint[unpack(data).header.fingerprint]),
-        f"nlvc {__version__}, L={first.config.L}, {first.config.prior} prior, {first.config.rate} rate",
+        f"nlvc {__version__}, L={first.config.L}, {first.config.prior} prior, {first.config.rate} rate, "
+        f"fingerprint {', '.join(by_fingerprint)}",
         lambda data: tuple(map(sum, unpack(data).sizes)),
     )
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from nlvc.data import to_rgb
-from nlvc.evaluation.codecs import Codec, CodecFailure
+from nlvc.evaluation.trip import Codec, CodecFailure
 
 
 def command_codec(

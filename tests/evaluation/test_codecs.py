@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from nlvc.evaluation import bits_per_pixel, ms_ssim, psnr
-from nlvc.evaluation.codecs import Codec, CodecFailure, measure, model_codec
+from nlvc.evaluation.codecs import measure, model_codec
+from nlvc.evaluation.trip import Codec, CodecFailure
 from nlvc.image_codec import decompress, load
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (40, 64, 3), np.uint8)

@@ -7,8 +7,9 @@ import time
 import numpy as np
 import pytest
 
-from nlvc.evaluation.codecs import CodecFailure, measure
+from nlvc.evaluation.codecs import measure
 from nlvc.evaluation.external import command_codec
+from nlvc.evaluation.trip import CodecFailure
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)
 
