@@ -30,6 +30,8 @@ def read_published(path: Path, names: Sequence[str] = ()) -> dict[str, Published
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("no curves by name")
         if unknown := [name for name in names if name not in found]:
             raise ValueError(f"no curve {unknown[0]!r}: there are {', '.join(found)}")
         return {name: _curve(name, found[name]) for name in names or found}
