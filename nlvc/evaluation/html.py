@@ -88,8 +88,8 @@ and drawn as &minus;10 log<sub>10</sub>(1 &minus; MS-SSIM).</p>
 <p>BD-rate is the mean difference in rate at equal PSNR, over the range that both curves have (PCHIP over the logarithm
 of the rate); negative: the model needs less. That of the mean curves is what the field reports; the mean of the
 photos' own counts every photo alike. Intervals of 95 % are from a paired bootstrap over the photos; few photos make
-them too narrow. Published curves have no photos of their own, and may be of other roundings and means: see their
-notes.</p>
+them too narrow. Published curves have no photos of their own: they compare with the very set that they are of, all
+of it, and may be of other roundings and means. See their notes.</p>
 <p>Times are wall seconds from pixels to bytes and back, one photo at a time. A model's first photo of a size is coded
 once beforehand, so that compiling does not count. Models use all cores, or the GPU, where there is one; the file
 codecs use one thread. Codecs that are commands pay for their start and for reading and writing PNG.</p>

@@ -90,12 +90,12 @@ def _draw(panel, drawn: list[Line], label: str) -> None:
     panel.set_xlim(low, high)
     panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     panel.xaxis.set_minor_locator(NullLocator())
-    ends, numbers = [], {"model": 0, "rival": 0, "published": 0}
+    ends, numbers = [], {True: 0, False: 0}
     for line in drawn:
         strong = line.kind == "model"
         palette = _STRONG if strong else _FAINT
-        colour = palette[numbers[line.kind] % len(palette)]
-        numbers[line.kind] += 1
+        colour = palette[numbers[strong] % len(palette)]
+        numbers[strong] += 1
         panel.plot(
             line.bpp, line.y, color=colour, linewidth=2.6 if strong else 1.2, marker="o" if len(line.y) < 40 else None,
             markersize=5.5 if strong else 2.5, linestyle="--" if line.kind == "published" else "-",
