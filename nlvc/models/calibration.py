@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from nlvc.models import integer
+from nlvc.models.compensate import compensated, moments
 from nlvc.models.frozen import LATENT_LIMIT, ROOTS, STREAM_LIMIT, crop
 from nlvc.models.lapped import across
 from nlvc.models.layers import convolve_inside, depth_to_space
@@ -20,13 +21,22 @@ class Calibrator:
     NumPy, but for convolutions and GELU: JAX would compile every small step for every shape.
 
     weights: {"Conv_0": {"kernel": ..., "bias": ...}, ..., "energy": ...}; entry: what a unit of each latent is for the
-    network, (C,); unit: what the outputs of `finish` and `linear` are counted in, by step, (C,).
+    network, (C,); unit: what the outputs of `finish` and `linear` are counted in, by step, (C,); compensate: whether to
+    keep the moments of what each convolution sees as well, so that the errors of its integers can cancel.
     """
 
-    def __init__(self, weights: dict, entry: np.ndarray, unit: dict[str, np.ndarray], gdn: bool = False, ranges=None):
-        self.weights, self.entry, self.unit, self._gdn = weights, entry, unit, gdn
-        # Shared by the calibrators of one network at several rates.
-        self.ranges: dict[str, tuple[float, float]] = {} if ranges is None else ranges
+    def __init__(
+        self,
+        weights: dict,
+        entry: np.ndarray,
+        unit: dict[str, np.ndarray],
+        gdn: bool = False,
+        ranges: dict | None = None,
+        compensate: bool = False,
+    ):
+        self.weights, self.entry, self.unit, self._gdn, self._compensate = weights, entry, unit, gdn, compensate
+        # Shared by the calibrators of one network at several rates: (low, high) by step, and NAME/moments.
+        self.ranges: dict[str, tuple[float, float] | np.ndarray] = {} if ranges is None else ranges
 
     def enter(self, name, z, layout=lambda z: z):
         return np.asarray(layout(z), np.float32) * row(self.entry)
@@ -52,6 +62,9 @@ class Calibrator:
 
     def _convolve(self, name, x, block=1):
         kernel, bias = (np.asarray(self.weights[name][field], np.float32) for field in ("kernel", "bias"))
+        if self._compensate:
+            seen = f"{name}/moments"
+            self.ranges[seen] = self.ranges.get(seen, 0.0) + moments(x, len(kernel))
         return np.asarray(convolved(x, kernel, bias, block))
 
     def widen(self, name, stream, x, block=1):
@@ -136,10 +149,20 @@ class Freezer:
         # What one of the accumulator stands for: small enough for the kernel, large enough for the bias.
         one = np.maximum(np.abs(kernel).max(axis=(0, 1, 2)) * step / 127, np.maximum(np.abs(bias), largest) / 2.0**26)
         one = np.maximum(one, 1e-9 * unit)
-        kernel = np.rint(kernel * step / one).astype(np.int8)
+        kernel = self._rounded(name, kernel * step / one)
         bias = np.rint(bias / one) - zero * kernel.sum(axis=(0, 1, 2), dtype=np.int64)
         integer.check_accumulators(name, kernel, 128, bias)
         self._write(name, kernel=kernel, bias=bias.astype(np.int32), **integer.scale(one / unit, reach)._asdict())
+
+    def _rounded(self, name, kernel):
+        seen = self._float.ranges
+        if f"{name}/moments" not in seen:
+            return np.rint(kernel).astype(np.int8)
+        # Once for all rates: their kernels are the same.
+        key = f"{name}/rounded"
+        if key not in seen or not np.array_equal(seen[key][0], kernel):
+            seen[key] = kernel, compensated(kernel, seen[f"{name}/moments"])
+        return seen[key][1]
 
     def rescale(self, name, _):
         self._write(name, **integer.scale(self._float.unit[name], LATENT_LIMIT)._asdict())

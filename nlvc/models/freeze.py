@@ -91,8 +91,8 @@ def synthesis_calibrator(
         usual = np.maximum(np.std(z, axis=(0, 1, 2)), MEAN_UNITS / 4)
         real = usual / (gain * MEAN_UNITS)
     first = weights["Conv_0"]
-    scaled = {"kernel": np.asarray(first["kernel"]) * real[:, None], "bias": first["bias"]}
-    return Calibrator({**weights, "Conv_0": scaled}, 1 / usual, unit, config.activation == "gdn", ranges)
+    weights["Conv_0"] = {"kernel": np.asarray(first["kernel"]) * real[:, None], "bias": first["bias"]}
+    return Calibrator(weights, 1 / usual, unit, config.activation == "gdn", ranges, compensate=True)
 
 
 def freeze_preview(config: Config, z: np.ndarray, crops: np.ndarray) -> dict[str, np.ndarray]:

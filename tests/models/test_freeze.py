@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from random_models import random_params
+from random_models import random_model, random_params
 
 from nlvc.config import tiny
 from nlvc.models import frozen
@@ -32,3 +32,10 @@ def test_priors_are_those_of_the_flax_model(level, linear_path):
     np.testing.assert_allclose(mean / MEAN_UNITS, inside(expected.mean), rtol=1e-3, atol=1e-3)
     log_scale = log_scale * SCALE_STEP / SCALE_UNITS + math.log(SCALE_MIN)
     np.testing.assert_allclose(bounded(log_scale), inside(expected.scale), rtol=2e-3)
+
+
+def test_kernels_are_the_same_at_all_rates():
+    arrays = random_model(tiny(**{**vars(CONFIG), "rate": "variable"}))
+    assert "decoder/synthesis/Conv_0/kernel" in arrays
+    assert {"rates/decoder/synthesis/Conv_0/bias"} <= set(arrays)
+    assert not [name for name in arrays if name.startswith("rates/") and name.endswith("kernel")]
