@@ -45,6 +45,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The commands and their flags."""
+    from nlvc import evaluate
+
     parser = argparse.ArgumentParser(prog="nlvc", description="Lossy image compression with nested latent variables.")
     parser.add_argument("--version", action="version", version=f"nlvc {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -65,6 +67,9 @@ def build_parser() -> argparse.ArgumentParser:
     rate = command.add_mutually_exclusive_group()
     rate.add_argument("--lmbda", type=float, metavar="X", help="rate of a variable model, or of several")
     rate.add_argument("--quality", type=float, metavar="Q", help="the same from 0 (smallest) to 100")
+    command.add_argument("--effort", type=evaluate.effort, default=0, metavar="N",
+                         help="how often to look for better symbols; 0 (default): never, 2: smaller files, slowly"
+                         )  # fmt: skip
     command.add_argument("--verify", action="store_true", help="decode every file before it counts")
     command.set_defaults(run=compress)
 
@@ -92,8 +97,6 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--force", action="store_true", help="replace a data set that is already there")
     command.add_argument("--jobs", type=positive, metavar="N", help="photos at once; default: as compress")
     command.set_defaults(run=pack)
-
-    from nlvc import evaluate
 
     command = commands.add_parser("eval", help="models and other codecs on photos: curves, BD-rates and a report",
                                   description=evaluate.DESCRIPTION)  # fmt: skip
@@ -128,8 +131,9 @@ def compress(arguments: argparse.Namespace) -> int:
         picture = data.open_picture(source, max_pixels=arguments.max_pixels)
         metadata = {} if arguments.strip else data.read_metadata(picture)
         code = image_codec.compress(
-            picture, model=model, metadata=metadata, max_pixels=arguments.max_pixels, verify=arguments.verify
-        )
+            picture, model=model, effort=arguments.effort, metadata=metadata, max_pixels=arguments.max_pixels,
+            verify=arguments.verify,
+        )  # fmt: skip
         bpp = 8 * len(code) / (picture.width * picture.height)
         facts = {"width": picture.width, "height": picture.height, "bytes": len(code), "bpp": bpp}
         return Result(code, f"{len(code)} bytes, {bpp:.3f} bpp", facts)

@@ -32,6 +32,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
                         "comes with nlvc")  # fmt: skip
     parser.add_argument("--qualities", metavar="Q", nargs="+", type=quality,
                         help="0 to 100, of models of variable rate; default: eight")  # fmt: skip
+    parser.add_argument("--effort", metavar="N", nargs="+", type=effort, default=[0],
+                        help="of models, as of nlvc compress; each makes a curve of its own")  # fmt: skip
     parser.add_argument("--codecs", metavar="NAME", nargs="+", default=["all"],
                         help="jpeg, jpeg-444, webp, jpeg2000, avif, jpegxl, hevc, all that are installed (default), "
                         "or none")  # fmt: skip
@@ -53,6 +55,13 @@ def quality(text: str) -> float:
     if not 0 <= float(text) <= 100:
         raise argparse.ArgumentTypeError("must be from 0 to 100")
     return float(text)
+
+
+def effort(text: str) -> int:
+    """A whole number, not negative."""
+    if int(text) < 0:
+        raise argparse.ArgumentTypeError("must not be negative")
+    return int(text)
 
 
 def rate(text: str) -> float:
@@ -143,9 +152,10 @@ def contenders_of(arguments: argparse.Namespace, complain) -> list:
     found = []
     for text in arguments.models or [""]:
         name, path = named(text) if text else ("", None)
-        make = partial(model, path, arguments.qualities, name)
-        found.append(Contender(make(), make))
-        checked(found[-1].codec.name)
+        for effort in arguments.effort:
+            make = partial(model, path, arguments.qualities, name, effort)
+            found.append(Contender(make(), make))
+            checked(found[-1].codec.name)
     names = arguments.codecs
     if {"all", "none"} & set(names) and len(names) > 1:
         raise ValueError("--codecs takes names, or all, or none")
@@ -168,12 +178,12 @@ def contenders_of(arguments: argparse.Namespace, complain) -> list:
     return found
 
 
-def model(path: Path | None, qualities: list[float] | None, name: str):
+def model(path: Path | None, qualities: list[float] | None, name: str, effort: int):
     """A model as a codec, also in another process."""
     from nlvc.evaluation.codecs import model_codec
 
-    codec = model_codec(path, qualities)
-    return codec._replace(name=name) if name else codec
+    codec = model_codec(path, qualities, effort)
+    return codec._replace(name=(name or codec.name) + (f"-effort{effort}" if effort else ""))
 
 
 def rival(name: str):

@@ -275,6 +275,13 @@ def test_verify(nlvc, photo, monkeypatch):
     assert photo.with_suffix(".nlvc").read_bytes() == plain
 
 
+def test_effort(nlvc, photo):
+    assert nlvc("compress", photo)[0] == 0
+    plain = photo.with_suffix(".nlvc").read_bytes()
+    assert nlvc("compress", photo, "--force", "--effort=1", "--verify")[0] == 0
+    assert photo.with_suffix(".nlvc").read_bytes() != plain
+
+
 def test_verify_writes_nothing_that_is_wrong(nlvc, photo, monkeypatch):
     monkeypatch.setattr(image_codec, "decompress", lambda *_, **__: pixels(7, 9, 3, seed=1))
     status, out, err = nlvc("compress", photo, "--verify")
@@ -428,6 +435,8 @@ def test_a_missing_model(nlvc, photo, tmp_path, command):
         ["compress", "a.png", "--model=m", "--jobs=0"],
         ["compress", "a.png", "--model=m", "--max-pixels=-1"],
         ["compress", "a.png", "--model=m", "--salvage"],
+        ["compress", "a.png", "--model=m", "--effort=-1"],
+        ["compress", "a.png", "--model=m", "--effort=much"],
         ["decompress", "a.nlvc", "--model=m", "--verify"],
         ["decompress", "a.nlvc", "--model=m", "--region=1,2,3"],
         ["decompress", "a.nlvc", "--model=m", "--region=1,2,3,x"],

@@ -86,6 +86,15 @@ def test_a_command_that_fails_on_a_photo(run, folder):
     assert "lacks 1 of 2 photos" in (folder / "out" / "report.html").read_text()
 
 
+def test_each_effort_is_a_curve(run, folder):
+    status, out, _ = run("--codecs", "none", "--qualities", "0", "100", "--effort", "0", "1", "--out", "out")
+    assert status == 0 and "tiny-effort1" in out
+    points = read_points(folder / "out" / "points.csv")
+    assert sorted(point.codec for point in points) == 4 * ["tiny"] + 4 * ["tiny-effort1"]
+    notes = json.loads((folder / "out" / "codecs.json").read_text())
+    assert notes["tiny"].endswith("effort 0") and notes["tiny-effort1"].endswith("effort 1")
+
+
 def test_another_model_of_the_same_name(run, model_file):
     flags = "--codecs", "none", "--out", "out"
     assert run(*flags, "--models", f"one={model_file(L=1)}")[0] == 0
@@ -147,7 +156,9 @@ def test_sets_that_cannot_be(run, sets, said):
         evaluate.sets_of(sets)
 
 
-@pytest.mark.parametrize("flags", [("--qualities", "101"), ("--crop-bpp", "0"), ("--format", "xlsx")])
+@pytest.mark.parametrize(
+    "flags", [("--qualities", "101"), ("--crop-bpp", "0"), ("--effort", "-1"), ("--format", "xlsx")]
+)
 def test_wrong_flags(run, flags, capsys):
     with pytest.raises(SystemExit, match="2"):
         run(*flags)

@@ -53,7 +53,9 @@ def judge(
     )  # fmt: skip
 
 
-def model_codec(path: str | Path | None = None, settings: Sequence[float] | None = None) -> Codec:
+def model_codec(
+    path: str | Path | None = None, settings: Sequence[float] | None = None, effort: int = 0
+) -> Codec:
     """A trained model, or several of one rate each, as a codec.
 
     Args:
@@ -61,6 +63,7 @@ def model_codec(path: str | Path | None = None, settings: Sequence[float] | None
         package. The codec is called after it.
       settings: qualities 0 to 100 of a model of variable rate, by default those of the field's eight lambdas. A model
         of one rate has the setting nan; several of one rate each are the points of one curve, by their lambdas.
+      effort: as of `nlvc.compress`.
 
     Raises:
       ValueError: no model, or one that cannot be read; settings for models of one rate; several models of which two
@@ -88,10 +91,10 @@ def model_codec(path: str | Path | None = None, settings: Sequence[float] | None
     return Codec(
         _name(path),
         tuple(map(float, settings)),
-        lambda photo, setting: compress(photo, model=model_at(setting)),
+        lambda photo, setting: compress(photo, model=model_at(setting), effort=effort),
         lambda data: decompress(data, model=by_fingerprint[unpack(data).header.fingerprint]),
         f"nlvc {__version__}, L={first.config.L}, {first.config.prior} prior, {first.config.rate} rate, "
-        f"fingerprint {', '.join(by_fingerprint)}",
+        f"fingerprint {', '.join(by_fingerprint)}, effort {effort}",
         lambda data: tuple(map(sum, unpack(data).sizes)),
     )
 

@@ -1,9 +1,10 @@
 """Pixels <-> streams: down the chain of levels, tile by tile. Tiles of one level wait for the level above alone.
 
-    pixels --infer--> z_1..z_L --bin--> symbols --push--> streams
+    pixels --infer--> z_1..z_L --choose--> symbols --push--> streams
     pixels <--synthesise-- z_1 <-- ... <-- z_L <--pop-- streams, by the same conditionals
 """
 
+import functools
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +13,8 @@ import numpy as np
 
 from nlvc import coding
 from nlvc.image_codec.model import CodecError, Model
-from nlvc.image_codec.rounding import cheapest, nearest
-from nlvc.image_codec.tiles import Box, Grid
+from nlvc.image_codec.rounding import cheapest, improved, nearest
+from nlvc.image_codec.tiles import Box, Grid, around
 from nlvc.models.frozen import LATENT_LIMIT, MEAN_UNITS, level_margins, reduction, synthesis_margins
 
 Observer = Callable[[int, Box, coding.Tables, np.ndarray, np.ndarray], None]
@@ -28,8 +29,11 @@ def each(function: Callable, items: Iterable) -> list:
         return list(pool.map(function, items))
 
 
-def encode(model: Model, grid: Grid, pixels: np.ndarray, observe: Observer | None = None):
-    """uint8 (H, W, 3) -> (streams by level, z_1 first, and tile; z_1 in units). observe is told of every tile."""
+def encode(model: Model, grid: Grid, pixels: np.ndarray, effort: int = 0, observe: Observer | None = None):
+    """uint8 (H, W, 3) -> (streams by level, z_1 first, and tile; z_1 in units).
+
+    effort: how often the symbols of z_1 are improved by what they do to the picture; observe is told of every tile.
+    """
     config, tiles = model.config, range(grid.tiles[0] * grid.tiles[1])
     latents, below = [], pixels
     for level in range(1, config.L + 1):
@@ -39,22 +43,58 @@ def encode(model: Model, grid: Grid, pixels: np.ndarray, observe: Observer | Non
     for level in range(config.L, 0, -1):
         z, units = latents.pop(), _empty(grid, level, np.int16)
 
-        def code(tile, level=level, z=z, units=units, above=above):
+        def chosen(tile, level=level, z=z, units=units, above=above):
             box = grid.box(level, tile)
-            tables, indices, means = model.conditional(grid, level, above, box)
-            offsets = box.of(z) - means.astype(np.float32) / MEAN_UNITS
-            if level == 1 and model.distortion_weight is not None:
-                symbols = cheapest(offsets, tables, indices, model.distortion_weight)
-            else:
-                symbols = nearest(offsets)
-            box.of(units)[:] = in_units(symbols, means)
+            symbols, *conditional = choose(model, grid, level, z, above, box)
+            box.of(units)[:] = in_units(symbols, conditional[2])
+            return box, symbols, *conditional
+
+        def code(tile, level=level, units=units, chosen=chosen, first=None):
+            box, symbols, tables, indices, means = chosen(tile)
+            if first is not None:
+                symbols = refine(model, grid, box, pixels, first, symbols, tables, indices, means, effort)
+                box.of(units)[:] = in_units(symbols, means)
             if observe:
                 observe(level, box, tables, symbols, indices)
             return push(symbols, tables, indices)
 
+        if level == 1 and effort and model.distortion_weight is not None:
+            # Tiles are improved one by one, each among the first symbols of those around it.
+            each(lambda tile, chosen=chosen: chosen(tile) and None, tiles)
+            code = functools.partial(code, first=units.copy())
         streams.append(each(code, tiles))
         above = units
     return streams[::-1], above
+
+
+def choose(model: Model, grid: Grid, level: int, z: np.ndarray, above: np.ndarray | None, box: Box) -> tuple:
+    """(symbols, tables, indices, means in units) of a box of z_level, given all of it in bins."""
+    tables, indices, means = model.conditional(grid, level, above, box)
+    offsets = box.of(z) - means.astype(np.float32) / MEAN_UNITS
+    if level == 1 and model.distortion_weight is not None:
+        return cheapest(offsets, tables, indices, model.distortion_weight), tables, indices, means
+    return nearest(offsets), tables, indices, means
+
+
+def refine(model: Model, grid: Grid, box: Box, pixels, first: np.ndarray, symbols, tables, indices, means, effort: int):
+    """The symbols of a box of z_1, improved up to `effort` times, as long as bits and error of the picture become less.
+
+    first: all of z_1 in units, as it was chosen first; pixels: uint8 (H, W, 3), the whole picture.
+    """
+    margin = 2 * synthesis_margins(model.config)[0]
+    window = np.array(around(first, grid.compiled(box, 1), margin))
+    inner = Box(margin, margin, box.height, box.width).of(window[0])
+    best, least = symbols, np.inf
+    for still in reversed(range(effort + 1)):
+        inner[:] = in_units(symbols, means)
+        error, gradient = model.error(grid, window, pixels, box, with_gradient=still > 0)
+        cost = error + coding.ideal_bits(tables, symbols, indices).sum()
+        if cost >= least:
+            break
+        best, least = symbols, cost
+        if still:
+            symbols = improved(symbols, gradient, tables, indices, model.distortion_weight)
+    return best
 
 
 def decode(

@@ -9,9 +9,9 @@ import numpy as np
 
 from nlvc import coding
 from nlvc.config import Config
-from nlvc.image_codec.rounding import distortion_weight
+from nlvc.image_codec.rounding import distortion_weight, error_worth
 from nlvc.image_codec.tiles import Box, Grid, around
-from nlvc.models import frozen, inference
+from nlvc.models import frozen, inference, relaxed
 from nlvc.models.weights import load_model
 
 MAX_SYMBOL = 1 << 30
@@ -60,6 +60,14 @@ def preview(config: Config, weights: dict, z: jax.Array) -> jax.Array:
     return frozen.preview(frozen.Exact(weights), config, z.astype(jnp.int32))
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def error(config: Config, with_gradient: bool, weights: dict, z: jax.Array, inside, pixels, counted):
+    """(`relaxed.squared_error` of z_1 in units with a margin, its gradient by z_1 or None)."""
+    value = lambda z: relaxed.squared_error(config, weights, z, inside, pixels, counted)  # noqa: E731
+    z = z.astype(jnp.float32)
+    return jax.value_and_grad(value)(z) if with_gradient else (value(z), None)
+
+
 class Model:
     """Made by `load`, or from a config, the arrays of `freeze` and a fingerprint.
 
@@ -73,6 +81,7 @@ class Model:
         rates = {name: values[quality] for name, values in part(arrays, "rates").items()}
         arrays = {**arrays, **rates}
         self.distortion_weight = distortion_weight(config, self.quality, arrays["encoder/gain"])
+        self._error_worth = error_worth(config, self.quality)
         encoder = inference.unpacked(part(arrays, "encoder"), part(arrays, "encoder_steps"))
         encoder, decoder = nested(jax.device_put(encoder)), jax.device_put(part(arrays, "decoder"))
         networks = {name: part(decoder, name) for name in {name.split("/")[0] for name in decoder}}
@@ -84,6 +93,7 @@ class Model:
             config, level, networks[f"level_{level}"], lowest, index, above
         )
         self._synthesise = lambda z, inside: synthesise(config, networks["synthesis"], z, inside)
+        self._error = lambda gradient, *photo: error(config, gradient, networks["synthesis"], *photo)
         self._preview = lambda z: preview(config, networks["preview"], z)
         self._tables = {name: coding.Tables(**part(arrays, f"tables/{name}")) for name in ("top", "levels")}
 
@@ -126,6 +136,30 @@ class Model:
         whole, stride = grid.compiled(box, 1), self.config.level_strides[0]
         pixels = self._synthesise(around(z, whole, margin), grid.borders(whole, margin))
         return np.asarray(pixels)[0, : stride * box.height, : stride * box.width]
+
+    def error(self, grid: Grid, window: np.ndarray, pixels: np.ndarray, box: Box, with_gradient: bool = True):
+        """(squared error of the pixels that a box of z_1 has a part in, its gradient by the bins of the box), in bits.
+
+        Args:
+          window: z_1 in units, the box as it is compiled and twice the margin of the synthesis around it; pixels: uint8
+            (H, W, 3), the whole picture.
+
+        Returns:
+          A float, and float32 (h, w, C), or None for no gradient.
+        """
+        margin, _ = frozen.synthesis_margins(self.config)
+        whole = grid.compiled(box, 1)
+        seen = Box(whole.top - margin, whole.left - margin, whole.height + 2 * margin, whole.width + 2 * margin)
+        place = seen.finer(self.config.level_strides[0])
+        rows = np.arange(place.top, place.top + place.height)[:, None, None]
+        columns = np.arange(place.left, place.left + place.width)[:, None]
+        counted = (0 <= rows) & (rows < pixels.shape[0]) & (0 <= columns) & (columns < pixels.shape[1])
+        photo = window, grid.borders(seen, margin), around(pixels, place, 0), counted
+        value, gradient = self._error(with_gradient, *photo)
+        if with_gradient:
+            gradient = np.asarray(gradient)[0, 2 * margin :, 2 * margin :][: box.height, : box.width]
+            gradient = self._error_worth * frozen.MEAN_UNITS * gradient
+        return self._error_worth * float(value), gradient
 
     def preview(self, grid: Grid, z: np.ndarray, box: Box) -> np.ndarray:
         """`synthesise` in small: each side shorter by `frozen.reduction`."""

@@ -5,7 +5,7 @@ import pytest
 
 from nlvc import coding
 from nlvc.config import tiny
-from nlvc.image_codec.rounding import cheapest, distortion_weight, nearest
+from nlvc.image_codec.rounding import CAUTION, cheapest, distortion_weight, nearest
 from nlvc.models.rates import lmbda_of
 
 TABLES = coding.scale_tables("gaussian")
@@ -15,7 +15,7 @@ OFFSETS = (RNG.standard_t(3, INDICES.shape) * (0.3 + 0.2 * INDICES)).astype(np.f
 
 
 def costs(symbols, weight):
-    return coding.ideal_bits(TABLES, symbols, INDICES) + weight * (OFFSETS - symbols) ** 2
+    return coding.ideal_bits(TABLES, symbols, INDICES) + CAUTION * weight * (OFFSETS - symbols) ** 2
 
 
 @pytest.mark.parametrize("weight", [0.5, 8.7, 40.0])
