@@ -9,7 +9,7 @@ import pytest
 from nlvc.evaluation import bits_per_pixel, ms_ssim, psnr
 from nlvc.evaluation.codecs import measure, model_codec
 from nlvc.evaluation.trip import Codec, CodecFailure
-from nlvc.image_codec import decompress, load
+from nlvc.image_codec import compress, decompress, load
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (40, 64, 3), np.uint8)
 
@@ -90,6 +90,12 @@ def test_a_model_of_variable_rate(model_file):
     assert low.bytes < high.bytes and low.psnr != high.psnr
     with pytest.raises(CodecFailure, match="quality must be between 0 and 100, got 101"):
         measure(codec, PHOTO, 101)
+
+
+def test_effort(model_file):
+    path = model_file(channels=12, L=2)
+    plain, slow = (model_codec(path, effort=effort).encode(PHOTO, math.nan) for effort in (0, 2))
+    assert slow == compress(PHOTO, model=path, effort=2) != plain == compress(PHOTO, model=path)
 
 
 def test_models_of_one_rate_each_are_one_curve(model_file, tmp_path):

@@ -9,6 +9,7 @@ from nlvc.image_codec.model import part
 from nlvc.models import frozen
 from nlvc.models.relaxed import Relaxed, between, squared_error
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 RNG = np.random.default_rng(0)
 KINDS = [
     {"L": 2},
@@ -34,9 +35,10 @@ def synthesis(request, untrained):
 
 def test_it_is_the_integers_without_rounding(synthesis):
     config, arrays, z, _ = synthesis
-    exact = np.asarray(frozen.grey_levels(config, *frozen.synthesis(frozen.Exact(arrays), config, z)))
-    smooth = np.asarray(
-        frozen.grey_levels(config, *frozen.synthesis(Relaxed(arrays), config, jnp.asarray(z, jnp.float32)))
+    draw = lambda a, z: frozen.grey_levels(config, *frozen.synthesis(a(arrays), config, z))  # noqa: E731
+    exact, smooth = (
+        np.asarray(jax.jit(draw, static_argnums=0)(a, z.astype(kind)))
+        for a, kind in ((frozen.Exact, np.int32), (Relaxed, np.float32))
     )
     assert smooth.shape == exact.shape and np.std(exact) > frozen.PIXEL_UNITS
     assert np.std(smooth - exact) < 0.05 * np.std(exact)
@@ -48,10 +50,10 @@ def test_its_gradient_tells_where_the_error_goes(synthesis):
     target = RNG.integers(100, 156, (1, height, width, 3)).astype(np.uint8)
     counted = np.ones((1, height, width, 1), bool)
     value = lambda z: squared_error(config, arrays, z, (None, None), target, counted)  # noqa: E731
-    z = z.astype(np.float32)
-    before, gradient = jax.value_and_grad(value)(z)
-    step = -gradient * (0.01 * before / jnp.sum(gradient**2))
-    assert float(value(z + step)) == pytest.approx(0.99 * float(before), rel=0.004)
+    slope, z = jax.jit(jax.value_and_grad(value)), z.astype(np.float32)
+    before, gradient = slope(z)
+    after, _ = slope(z - np.asarray(gradient) * float(0.01 * before / jnp.sum(gradient**2)))
+    assert float(after) == pytest.approx(0.99 * float(before), rel=0.004)
 
 
 def test_pixels_outside_the_picture_do_not_count(synthesis):
@@ -61,8 +63,9 @@ def test_pixels_outside_the_picture_do_not_count(synthesis):
     counted = np.broadcast_to(counted, (1, height, width, 1))
     other = target.copy()
     other[:, :, -3:] = 0
+    error = jax.jit(lambda *photo: squared_error(config, arrays, z.astype(np.float32), (None, None), *photo))
     few, same, all_ = (
-        float(squared_error(config, arrays, z.astype(np.float32), (None, None), photo, mask))
+        float(error(photo, mask))
         for photo, mask in ((target, counted), (other, counted), (target, np.ones_like(counted)))
     )
     assert few == same < all_
