@@ -102,7 +102,7 @@ def _code(image, model, effort, metadata, max_pixels, prepare=None):
     height, width = pixels.shape[:2]
     check_size(width, height, max_pixels)
     grid = grid_of(model, height, width, max_pixels=max_pixels)
-    streams, z = encode(model, grid, pixels, effort, prepare and prepare(grid))
+    streams, z = encode(model, grid, pixels, prepare and prepare(grid), effort)
     chunks = dict(metadata or {})
     if model.quality is not None:
         chunks[coding.RATE] = bytes([model.quality])

@@ -29,10 +29,10 @@ def each(function: Callable, items: Iterable) -> list:
         return list(pool.map(function, items))
 
 
-def encode(model: Model, grid: Grid, pixels: np.ndarray, effort: int = 0, observe: Observer | None = None):
+def encode(model: Model, grid: Grid, pixels: np.ndarray, observe: Observer | None = None, effort: int = 0):
     """uint8 (H, W, 3) -> (streams by level, z_1 first, and tile; z_1 in units).
 
-    effort: how often the symbols of z_1 are improved by what they do to the picture; observe is told of every tile.
+    observe is told of every tile; effort: how often the symbols of z_1 are improved by what they do to the picture.
     """
     config, tiles = model.config, range(grid.tiles[0] * grid.tiles[1])
     latents, below = [], pixels
