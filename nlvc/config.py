@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,11 @@ LAMBDAS = (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483, 0.0932, 0.1800)
 """The field's usual grid for the MSE Lagrangian, so that rate-distortion points compare."""
 
 MAX_LEVELS = 8
+
+TRANSFORM_FIELDS = (
+    "channels", "filters", "latent_filters", "transform", "activation", "linear_path", "distortion", "rate",
+)  # fmt: skip
+"""What, with the first stride, makes a transform: those of `trained=chain` must be its run's."""
 
 
 class ConfigError(ValueError):
@@ -97,6 +103,8 @@ class Config:
     """Where checkpoints and results go. Empty: runs/ and a name made of the flags."""
     init_from: str = ""
     """Workdir of a run whose model is trained further. All flags but --workdir start as its own; give what differs."""
+    trained: Literal["all", "chain"] = "all"
+    """all; or chain: the transform of --init-from stays, and p(z_1|z_2)..p(z_L) and its inference start anew on it."""
     patience: int = 0
     """Checkpoints without a better validation after which the run ends; the best one is the model. 0: never."""
     checkpoint_every: int = 500
@@ -165,6 +173,8 @@ class Config:
             )
         if self.batch_size % self.accumulate:
             raise ConfigError(f"accumulate={self.accumulate}: must divide the batch size, {self.batch_size}")
+        if self.trained == "chain" and not self.init_from:
+            raise ConfigError("trained=chain: needs --init-from, a run whose transform it is trained on")
         if self.dtype == "bfloat16" and self.quantize_aware:
             raise ConfigError("dtype=bfloat16: is too coarse for the 8-bit steps of --quantize-aware")
         if self.rate == "variable" and (self.distortion != "mse" or not self.linear_path):
@@ -191,10 +201,11 @@ class Config:
             shapes.append((height, width))
         return tuple(shapes)
 
-    def differences(self, other: "Config") -> str:
-        """The fields in which two differ, such as "other channels, steps"."""
-        names = [field.name for field in dataclasses.fields(self)]
-        return f"other {', '.join(name for name in names if getattr(self, name) != getattr(other, name))}"
+    def differences(self, other: "Config", among: Iterable[str] = ()) -> str:
+        """The fields, all or those among some, in which two differ, such as "other channels, steps"; "" for none."""
+        names = among or [field.name for field in dataclasses.fields(self)]
+        found = [name for name in names if getattr(self, name) != getattr(other, name)]
+        return f"other {', '.join(found)}" if found else ""
 
     def to_json(self) -> str:
         """One JSON object; `from_json` gives an equal Config back."""

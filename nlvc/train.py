@@ -201,9 +201,10 @@ def silent_levels(values: dict[str, float], levels: int) -> list[int]:
 
 
 def postfix(values: dict[str, float], levels: int, speed: float, wait: float) -> str:
-    """loss, bpp by level from z_1 on, PSNR, speed and the share of the time spent waiting for data, for the bar."""
+    """loss, bpp by level from z_1 on, PSNR if known, speed and share of the time spent waiting, for the bar."""
     bpp = "+".join(f"{values[f'bpp_{level}']:.3f}" for level in range(1, levels + 1))
-    return f"loss {values['loss']:.3f}  bpp {bpp}  PSNR {values['psnr']:.2f} dB  {speed:.0f} images/s  data {wait:.0%}"
+    psnr = f"  PSNR {values['psnr']:.2f} dB" if "psnr" in values else ""
+    return f"loss {values['loss']:.3f}  bpp {bpp}{psnr}  {speed:.0f} images/s  data {wait:.0%}"
 
 
 def progress(config: Config, start: int, hidden: bool) -> tqdm:

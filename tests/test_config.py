@@ -31,6 +31,7 @@ def positive(most):
 def configs(draw):
     """Any configuration that can be, every field drawn."""
     values = {name: draw(st.sampled_from(choices(name))) for name in FIELDS if choices(name)}
+    values["init_from"] = "runs/a" if values["trained"] == "chain" else draw(st.sampled_from(["", "runs/a"]))
     levels = draw(st.integers(1, MAX_LEVELS))
     strides = draw(st.just(()) | st.tuples(st.integers(1, 6), *[st.integers(0, 3)] * (levels - 1)))
     if sum(strides) > 12:
@@ -244,12 +245,16 @@ def test_flags_may_start_as_those_of_another_run(tmp_path):
     for flags in ([f"--init-from={tmp_path}"], ["--init_from", str(tmp_path)]):
         expected = dataclasses.replace(theirs, init_from=str(tmp_path), workdir="runs/b", steps=9)
         assert Config.from_args([*flags, "--workdir=runs/b", "--steps", "9"]) == expected
+    assert Config.from_args([f"--init-from={tmp_path}", "--trained=chain"]).trained == "chain"
     with pytest.raises(ConfigError, match="nowhere: not the workdir of a run of nlvc.train"):
         Config.from_args(["--init-from=nowhere"])
+    with pytest.raises(ConfigError, match="trained=chain: needs --init-from"):
+        Config.from_args(["--trained=chain"])
 
 
 def test_every_field_has_its_flag():
-    others = {name: [c for c in choices(name) if c != getattr(base(), name)] for name in FIELDS if name != "rate"}
+    others = {name: [c for c in choices(name) if c != getattr(base(), name)] for name in FIELDS}
+    others["rate"] = others["trained"] = []
     changed = Config(
         **{name: values[0] for name, values in others.items() if values},
         **{"L": 3, "strides": (8, 4, 2), "linear_path": False, "prior_scale": 0.5, "lmbda": 0.25, "channels": 7},
@@ -261,7 +266,7 @@ def test_every_field_has_its_flag():
         **{"checkpoint_every": 4, "log_every": 5, "patience": 6},
     )
     values = dataclasses.asdict(changed)
-    unchanged = ["rate", "quantize_aware", "init_from"]  # the last has a test of its own
+    unchanged = ["rate", "quantize_aware", "init_from", "trained"]  # the last two have a test of their own
     assert [name for name in FIELDS if values[name] == getattr(base(), name)] == unchanged
     flags = ["--strides", *map(str, values.pop("strides")), "--no-linear-path", "--no-quantize-aware", "--remat"]
     for name in ("linear_path", "quantize_aware", "remat"):

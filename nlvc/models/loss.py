@@ -20,22 +20,21 @@ def rate_distortion(
     x: (B, H, W, 3); lmbda: the config's, unless given: a scalar, or (B,), each photo's own for a model of variable
     rate. Lagrangians grow about as the root of lambda, so there each is divided by that of lambda / 0.013: all rates
     count alike. The terms: bpp (bits/pixel), bpp_levels (L,) for z_1..z_L, mse (of x in [0, 1]), psnr (dB, mean of
-    the crops), and ms_ssim where that is the distortion.
+    the crops), and ms_ssim where that is the distortion. Of an output without x_hat the rate alone counts.
     """
     lmbda = config.lmbda if lmbda is None else lmbda
     pixels = x.shape[1] * x.shape[2]
     bpp_levels = jnp.stack(output.bits) / pixels
-    errors = mse(x, output.x_hat)
-    terms = {
-        "bpp": jnp.mean(jnp.sum(bpp_levels, axis=0)),
-        "bpp_levels": jnp.mean(bpp_levels, axis=1),
-        "mse": jnp.mean(errors),
-        "psnr": jnp.mean(-10 * jnp.log10(jnp.maximum(errors, 1e-10))),
-    }
-    if config.distortion == "ms-ssim":
-        terms["ms_ssim"] = jnp.mean(ms_ssim(x, output.x_hat))
-        return terms["bpp"] + lmbda * (1 - terms["ms_ssim"]), terms
-    lagrangians = jnp.sum(bpp_levels, axis=0) + lmbda * 255.0**2 * errors
+    lagrangians = jnp.sum(bpp_levels, axis=0)
+    terms = {"bpp": jnp.mean(lagrangians), "bpp_levels": jnp.mean(bpp_levels, axis=1)}
+    if output.x_hat is not None:
+        errors = mse(x, output.x_hat)
+        terms["mse"] = jnp.mean(errors)
+        terms["psnr"] = jnp.mean(-10 * jnp.log10(jnp.maximum(errors, 1e-10)))
+        if config.distortion == "ms-ssim":
+            terms["ms_ssim"] = jnp.mean(ms_ssim(x, output.x_hat))
+            return terms["bpp"] + lmbda * (1 - terms["ms_ssim"]), terms
+        lagrangians = lagrangians + lmbda * 255.0**2 * errors
     if config.rate == "variable":
         lagrangians = lagrangians * lax.rsqrt(lmbda / 0.013)
     return jnp.mean(lagrangians), terms

@@ -29,10 +29,14 @@ SCALE_MIN, SCALE_MAX = 0.11, 256.0
 """Range of the scales of p(z_l | z_{l+1}), in bins: that of the coder's tables."""
 
 
-class Output(struct.PyTreeNode):
-    """One stochastic pass. x_hat (B, H, W, 3); bits: for z_1..z_L, the bits of each photo, (B,)."""
+TRANSFORM = ("analysis", "synthesis", "analysis_basis", "synthesis_basis", "log_gain")
+"""Parameters of p(x|z_1) and q(z_1|x); all others are the chain's."""
 
-    x_hat: Array
+
+class Output(struct.PyTreeNode):
+    """One stochastic pass. bits: for z_1..z_L, the bits of each photo, (B,); x_hat (B, H, W, 3), None from `rates`."""
+
+    x_hat: Array | None
     bits: tuple[Array, ...]
 
 
@@ -161,6 +165,14 @@ class NestedLatentModel(nn.Module):
         """One training pass: x (B, H, W, 3), a typed key for the noise, weights by `rates.hats` for variable rate."""
         if weights is None and self.config.rate == "variable":
             weights = hats(jnp.full(x.shape[:1], LAMBDAS[-1]))
+        output, z = self._noisy(x, key, weights)
+        return output.replace(x_hat=self.synthesise(z, weights)[:, : x.shape[1], : x.shape[2]])
+
+    def rates(self, x: Array, key: Array, weights: Array | None = None) -> Output:
+        """The same without the synthesis: all that the chain's parameters can change."""
+        return self._noisy(x, key, weights)[0]
+
+    def _noisy(self, x: Array, key: Array, weights: Array | None) -> tuple[Output, Array]:
         latents = self.infer(x, weights)
         bits, above = [], None
         for level in range(self.config.L, 0, -1):
@@ -172,8 +184,7 @@ class NestedLatentModel(nn.Module):
             # little is nearly always 0 there, and noise would teach its readers something that never comes.
             mixed = self.config.quantization == "mixed"
             above = round_straight_through(z, getattr(prior, "mean", 0.0)) if mixed else noisy
-        x_hat = self.synthesise(above, weights)
-        return Output(x_hat[:, : x.shape[1], : x.shape[2]], tuple(reversed(bits)))
+        return Output(None, tuple(reversed(bits))), above
 
     def binned(self, x: Array, weights: Array | None = None) -> Output:
         """What a file has of x: every latent in its bin, and the bits of these bins. For validation.

@@ -31,14 +31,17 @@ COARSER = 1.5
 _SCALE_OF_STD = {"gaussian": 1.0, "logistic": math.sqrt(3) / math.pi, "laplace": math.sqrt(0.5)}
 
 
-def initialise(config: Config, key: jax.Array, crops: np.ndarray) -> dict:
+def initialise(config: Config, key: jax.Array, crops: np.ndarray, transform: dict | None = None) -> dict:
     """Parameters of `NestedLatentModel(config)`, started from crops (N, P, P, 3) in [0, 1].
 
-    N: some hundreds or more; levels are measured on 256 of them, or 64 for a variable rate.
+    N: some hundreds or more; levels are measured on 256 of them, or 64 for a variable rate. transform: the parameters
+    of `nested.TRANSFORM`, where they are known already.
     """
     model, variable = NestedLatentModel(config), config.rate == "variable"
     params = jax.jit(model.init)(key, jnp.asarray(crops[:1]), key)["params"]
-    if config.linear_path:
+    if transform is not None:
+        params = {**params, **jax.tree.map(jnp.array, transform)}
+    elif config.linear_path:
         basis = cosine_basis(crops, config.level_strides[0], config.channels)
         basis = jnp.asarray(basis * np.float32(len(basis) ** 0.5))
         # Two copies: the training step gives away its buffers, and no buffer can be given twice.

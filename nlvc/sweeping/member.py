@@ -68,7 +68,7 @@ class Member:
         rate = float(self._rate(self.step - 1))
         self._journal.write(self.step, {**values, "images_per_second": speed, "learning_rate": rate})
         left = (self.config.steps - self.step) * self.config.batch_size / speed
-        self._figures = {name: values[name] for name in ("loss", "bpp", "psnr")}
+        self._figures = {name: values[name] for name in ("loss", "bpp", "psnr") if name in values}
         self._figures.update(images_per_second=speed, seconds_left=left)
         self.pending, self.began = [], time.perf_counter()
         self.tell(TRAINING)

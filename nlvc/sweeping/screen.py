@@ -63,7 +63,8 @@ def line(progress: Progress) -> str:
     if progress.step:
         text += f", step {step}"
     if progress.state in (TRAINING, STOPPED) and progress.images_per_second:
-        text += f", loss {loss}, {bpp} bpp, {psnr} dB, {speed} images/s, {left} left"
+        psnr = f", {psnr} dB" if psnr else ""
+        text += f", loss {loss}, {bpp} bpp{psnr}, {speed} images/s, {left} left"
     return text
 
 

@@ -12,7 +12,7 @@ from jax import Array
 
 from nlvc.config import LAMBDAS, Config
 from nlvc.models.loss import rate_distortion
-from nlvc.models.nested import NestedLatentModel
+from nlvc.models.nested import TRANSFORM, NestedLatentModel
 from nlvc.models.rates import hats
 from nlvc.models.start import initialise
 from nlvc.training.optimiser import optimiser
@@ -27,16 +27,21 @@ class TrainState(struct.PyTreeNode):
     opt_state: optax.OptState
 
 
-def create_state(config: Config, crops: np.ndarray) -> TrainState:
-    """The state at step 0, from the seed and the first crops (N, P, P, 3) in [0, 1]."""
-    return state_of(config, initialise(config, jax.random.key(config.seed), crops))
+def create_state(config: Config, crops: np.ndarray, transform: dict | None = None) -> TrainState:
+    """The state at step 0, from the seed and the first crops (N, P, P, 3) in [0, 1]; transform: as of `initialise`."""
+    return state_of(config, initialise(config, jax.random.key(config.seed), crops, transform))
 
 
 def state_of(config: Config, params: dict) -> TrainState:
     """The state at step 0 with these parameters."""
     # A copy: the step donates its input, and one buffer cannot be given away twice.
     ema = jax.tree.map(jnp.copy, params)
-    return TrainState(jnp.zeros((), jnp.int32), params, ema, optimiser(config).init(params))
+    return TrainState(jnp.zeros((), jnp.int32), params, ema, optimiser(config).init(trained(config, params)))
+
+
+def trained(config: Config, params: dict) -> dict:
+    """The parameters that training changes."""
+    return {name: value for name, value in params.items() if config.trained == "all" or name not in TRANSFORM}
 
 
 def abstract_state(config: Config, place: jax.sharding.Sharding | None = None) -> TrainState:
@@ -46,7 +51,7 @@ def abstract_state(config: Config, place: jax.sharding.Sharding | None = None) -
     def make(key: Array) -> TrainState:
         x = jnp.zeros((1, config.patch_size, config.patch_size, 3))
         params = NestedLatentModel(config).init(key, x, key)["params"]
-        return TrainState(jnp.zeros((), jnp.int32), params, params, optimiser(config).init(params))
+        return TrainState(jnp.zeros((), jnp.int32), params, params, optimiser(config).init(trained(config, params)))
 
     place = place or jax.sharding.SingleDeviceSharding(jax.devices()[0])
     shapes = jax.eval_shape(make, jax.random.key(0))
@@ -74,28 +79,31 @@ def make_update(config: Config) -> Callable[..., tuple[TrainState, dict[str, Arr
     that differ in nothing else are trained by one program.
     """
     model, transform = NestedLatentModel(config), optimiser(config)
+    method = "__call__" if config.trained == "all" else "rates"
 
     def loss(params: dict, batch: Array, key: Array, lmbda: Array | None):
         weights = hats(lmbda) if config.rate == "variable" else None
-        return rate_distortion(config, model.apply({"params": params}, batch, key, weights), batch, lmbda)
-
-    gradient = jax.value_and_grad(loss, has_aux=True)
-    if config.accumulate > 1:
-        gradient = accumulated(gradient, config.accumulate)
+        output = model.apply({"params": params}, batch, key, weights, method=method)
+        return rate_distortion(config, output, batch, lmbda)
 
     def update(state: TrainState, batch: Array, key: Array, lmbda: Array | None = None):
         key = jax.random.fold_in(key, state.step)
         if config.rate == "variable":
             lmbda = sample_lambdas(jax.random.fold_in(key, 0), len(batch))
-        (value, metrics), gradients = gradient(state.params, batch, key, lmbda)
-        updates, opt_state = transform.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        moving = trained(config, state.params)
+        gradient = jax.value_and_grad(lambda moving, *rest: loss({**state.params, **moving}, *rest), has_aux=True)
+        if config.accumulate > 1:
+            gradient = accumulated(gradient, config.accumulate)
+        (value, metrics), gradients = gradient(moving, batch, key, lmbda)
+        updates, opt_state = transform.update(gradients, state.opt_state, moving)
+        moving = optax.apply_updates(moving, updates)
         # A short memory at first, so that the start is soon forgotten.
         count = state.step.astype(jnp.float32)
         decay = jnp.minimum(config.ema_decay, (1 + count) / (10 + count))
-        ema = optax.incremental_update(params, state.ema, 1 - decay)
+        ema = optax.incremental_update(moving, trained(config, state.ema), 1 - decay)
         metrics = {"loss": value, "gradient_norm": optax.tree.norm(gradients), **metrics}
-        return TrainState(state.step + 1, params, ema, opt_state), metrics
+        # What is not trained stays as it is, to the last bit.
+        return TrainState(state.step + 1, {**state.params, **moving}, {**state.ema, **ema}, opt_state), metrics
 
     return update
 

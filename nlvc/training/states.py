@@ -9,7 +9,8 @@ import numpy as np
 from jax.sharding import Sharding
 
 from nlvc import data
-from nlvc.config import Config, ConfigError
+from nlvc.config import TRANSFORM_FIELDS, Config, ConfigError
+from nlvc.models.nested import TRANSFORM
 from nlvc.training.checkpoint import Checkpoints
 from nlvc.training.loop import TrainState, abstract_state, create_state, state_of
 
@@ -28,13 +29,19 @@ def start_crops(config: Config, photos: data.Photos) -> np.ndarray:
 
 
 def first_state(config: Config, crops: Callable[[], np.ndarray], place: Sharding | None = None) -> TrainState:
-    """The state at step 0: from `start_crops`, or the model of another run, which is read to `place`.
+    """The state at step 0: from `start_crops`, the model of another run, which is read to `place`, or both.
 
     Raises ConfigError if that run has none, or one of other shapes.
     """
     if not config.init_from:
         return create_state(config, crops())
     source = Config.of_run(config.init_from)
+    if config.trained == "chain":
+        other = config.differences(source, TRANSFORM_FIELDS)
+        if other or config.level_strides[0] != source.level_strides[0]:
+            raise ConfigError(f"init_from={config.init_from}: its transform has {other or 'another first stride'}")
+        found = saved_state(Path(config.init_from), source, place).ema
+        return create_state(config, crops(), {name: found[name] for name in TRANSFORM if name in found})
     params, expected = saved_state(Path(config.init_from), source, place).ema, abstract_state(config).params
     shapes = lambda tree: jax.tree.map(lambda leaf: leaf.shape, tree)  # noqa: E731
     if shapes(params) != shapes(expected):

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from nlvc.training.loop import abstract_state, make_train_step, make_update, make_validation
+from nlvc.models.nested import TRANSFORM, NestedLatentModel
+from nlvc.training.loop import abstract_state, create_state, make_train_step, make_update, make_validation
 
 
 def distance(ours, other):
@@ -150,3 +151,56 @@ def test_validation_is_always_the_same_measure(first_state, config, batch_at):
         for name in first:
             np.testing.assert_array_equal(first[name], again[name])
     assert measure(jax.tree.map(lambda leaf: leaf + 0.3, first_state.ema))["loss"] > first["loss"]
+
+
+# --- The chain alone, on a given transform ---
+
+
+@pytest.fixture(scope="module")
+def chain(first_state, config, batch_at):
+    """The configuration of another chain, and its state at step 0 on the transform of the first."""
+    chain = dataclasses.replace(config, trained="chain", init_from="runs/a", L=3, strides=(4, 2, 1))
+    transform = {name: first_state.params[name] for name in TRANSFORM}
+    return chain, jax.device_get(create_state(chain, batch_at(3, count=64), transform))
+
+
+def test_a_chain_starts_on_the_transform_that_it_is_given(chain, first_state, assert_same):
+    config, state = chain
+    assert set(TRANSFORM) < state.params.keys()
+    for name in TRANSFORM:
+        assert_same(state.params[name], first_state.params[name])
+    abstract = abstract_state(config)
+    assert jax.tree.structure(abstract) == jax.tree.structure(state)
+    # The optimiser keeps nothing of what it does not move.
+    everything = abstract_state(dataclasses.replace(config, trained="all"))
+    assert len(jax.tree.leaves(state.opt_state)) < len(jax.tree.leaves(everything.opt_state))
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_transform_of_a_chain_stays(chain, batch_at, assert_same, accumulate):
+    config, first = chain
+    config = dataclasses.replace(config, accumulate=accumulate)
+    step = make_train_step(config)
+    state = jax.device_put(jax.tree.map(np.copy, first), jax.devices()[0])
+    for number in range(2):
+        state, metrics = step(state, batch_at(number))
+    assert metrics.keys() == {"loss", "gradient_norm", "bpp", "bpp_levels"}
+    assert metrics["loss"] == metrics["bpp"]
+    state = jax.device_get(state)
+    for name, after in state.params.items():
+        if name in TRANSFORM:
+            assert_same(after, first.params[name])
+            assert_same(state.ema[name], first.params[name])
+        elif name != "log_scale_3":  # p(z_3) is predefined
+            assert distance(after, first.params[name]) > 0, name
+    assert make_validation(config, batch_at(0))(state.params).keys() > {"psnr", "mse"}
+
+
+def test_the_rates_are_those_of_the_whole_pass(chain, batch_at):
+    config, first = chain
+    model, x, key = NestedLatentModel(config), batch_at(0), jax.random.key(1)
+    whole = model.apply({"params": first.params}, x, key)
+    rates = model.apply({"params": first.params}, x, key, method="rates")
+    assert rates.x_hat is None
+    for ours, other in zip(rates.bits, whole.bits, strict=True):
+        np.testing.assert_array_equal(ours, other)
