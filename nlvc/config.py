@@ -46,6 +46,9 @@ class Config:
     """Scale of a predefined p(z_L) in bins; the standard logistic (1.0) costs 2.03 bits an element even at z_L = 0."""
     conditional: Literal["gaussian", "logistic", "laplace"] = "gaussian"
     """p(z_l | z_{l+1}): family with trainable mean and scale, convolved with the bin."""
+    context: Literal["none", "spatial", "channel"] = "none"
+    """What p(z_1 | z_2) is also given of z_1, a rival of more levels: none; spatial: what is decoded above and to the
+    left, serially (Minnen et al. 2018); channel: the channels decoded before, in five slices (Minnen & Singh 2020)."""
     dims: Literal["common", "tapered"] = "common"
     """Channels of the latents: all the same, or two thirds of the level below (the hyperprior's 192 to 128)."""
     channels: int = 150
@@ -145,6 +148,8 @@ class Config:
                 f"channels={self.channels}: a linear path at stride {self.level_strides[0]} has at most "
                 f"{3 * self.level_strides[0] ** 2}; lower --channels or give --no-linear-path"
             )
+        if self.context != "none" and self.L == 1:
+            raise ConfigError(f"context={self.context}: is given to p(z_1|z_2), so it needs L of at least 2")
         if not 1e-2 <= self.prior_scale <= 256:
             raise ConfigError(f"prior_scale={self.prior_scale}: must be from 0.01 to 256 bins")
 

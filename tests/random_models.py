@@ -8,7 +8,7 @@ import numpy as np
 
 from nlvc.config import Config
 from nlvc.image_codec.freezing import freeze_model
-from nlvc.models.freeze import last_convolution
+from nlvc.models.freeze_encoder import last_convolution
 from nlvc.models.nested import NestedLatentModel, log_gains
 from nlvc.models.transforms import ZERO_UNIT
 

@@ -32,7 +32,7 @@ def configs(draw):
     """Any configuration that can be, every field drawn."""
     values = {name: draw(st.sampled_from(choices(name))) for name in FIELDS if choices(name)}
     values["init_from"] = "runs/a" if values["trained"] == "chain" else draw(st.sampled_from(["", "runs/a"]))
-    levels = draw(st.integers(1, MAX_LEVELS))
+    levels = draw(st.integers(1 if values["context"] == "none" else 2, MAX_LEVELS))
     strides = draw(st.just(()) | st.tuples(st.integers(1, 6), *[st.integers(0, 3)] * (levels - 1)))
     if sum(strides) > 12:
         strides = (strides[0], *[min(s, 6 // levels) for s in strides[1:]])

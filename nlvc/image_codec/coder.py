@@ -12,10 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from nlvc import coding
+from nlvc.image_codec import causal
 from nlvc.image_codec.model import CodecError, Model
-from nlvc.image_codec.rounding import cheapest, improved, nearest
+from nlvc.image_codec.rounding import cheapest, improved, in_units, nearest
 from nlvc.image_codec.tiles import Box, Grid, around
-from nlvc.models.frozen import LATENT_LIMIT, MEAN_UNITS, level_margins, reduction, synthesis_margins
+from nlvc.models.frozen import MEAN_UNITS, level_margins, reduction, synthesis_margins
 
 Observer = Callable[[int, Box, coding.Tables, np.ndarray, np.ndarray], None]
 
@@ -35,6 +36,8 @@ def encode(model: Model, grid: Grid, pixels: np.ndarray, observe: Observer | Non
     observe is told of every tile; effort: how often the symbols of z_1 are improved by what they do to the picture.
     """
     config, tiles = model.config, range(grid.tiles[0] * grid.tiles[1])
+    if effort and config.context != "none":
+        raise CodecError("a model with a context has no effort: each of its symbols changes how others are coded")
     latents, below = [], pixels
     for level in range(1, config.L + 1):
         below = _inferred(model, grid, level, below)
@@ -56,6 +59,8 @@ def encode(model: Model, grid: Grid, pixels: np.ndarray, observe: Observer | Non
                 box.of(units)[:] = in_units(symbols, means)
             if observe:
                 observe(level, box, tables, symbols, indices)
+            if level == 1 and config.context != "none":
+                return causal.push(model, symbols, indices)
             return push(symbols, tables, indices)
 
         if level == 1 and effort and model.distortion_weight is not None:
@@ -69,11 +74,16 @@ def encode(model: Model, grid: Grid, pixels: np.ndarray, observe: Observer | Non
 
 def choose(model: Model, grid: Grid, level: int, z: np.ndarray, above: np.ndarray | None, box: Box) -> tuple:
     """(symbols, tables, indices, means in units) of a box of z_level, given all of it in bins."""
+
+    def pick(offsets, tables, indices):
+        if level == 1 and model.distortion_weight is not None:
+            return cheapest(offsets, tables, indices, model.distortion_weight)
+        return nearest(offsets)
+
+    if level == 1 and model.config.context != "none":
+        return causal.settle(model, grid, box.of(z), above, box, pick)
     tables, indices, means = model.conditional(grid, level, above, box)
-    offsets = box.of(z) - means.astype(np.float32) / MEAN_UNITS
-    if level == 1 and model.distortion_weight is not None:
-        return cheapest(offsets, tables, indices, model.distortion_weight), tables, indices, means
-    return nearest(offsets), tables, indices, means
+    return pick(box.of(z) - means.astype(np.float32) / MEAN_UNITS, tables, indices), tables, indices, means
 
 
 def refine(model: Model, grid: Grid, box: Box, pixels, first: np.ndarray, symbols, tables, indices, means, effort: int):
@@ -127,23 +137,30 @@ def decode(
 
         def code(tile, level=level, units=units, above=above):
             box = grid.box(level, tile)
-            tables, indices, means = model.conditional(grid, level, above, box)
-            box.of(units)[:] = in_units(0, means)
             try:
                 if lost is not None and level < config.L:
                     higher = box.coarser(config.level_strides[level])
                     seen = grid.touched(level + 1, [higher], level_margins(config, level)[0])
                     if any((level + 1, other) in lost for other in seen):
                         raise CodecError("what it depends on is lost")
-                box.of(units)[:] = in_units(pop(stream(level, tile), tables, indices), means)
+                box.of(units)[:] = decode_box(model, grid, level, above, box, stream(level, tile))
             except ValueError:
                 if lost is None:
                     raise
                 lost.add((level, tile))
+                box.of(units)[:] = in_units(0, model.conditional(grid, level, above, box)[2])
 
         each(code, needed[level])
         above = units
     return reconstruct(model, grid, above, region, preview)
+
+
+def decode_box(model: Model, grid: Grid, level: int, above: np.ndarray | None, box: Box, data: bytes) -> np.ndarray:
+    """A box of z_level in units, of one message, given all of z_{level+1}. Raises ValueError for a damaged message."""
+    if level == 1 and model.config.context != "none":
+        return causal.pop(model, grid, above, box, data)
+    tables, indices, means = model.conditional(grid, level, above, box)
+    return in_units(pop(data, tables, indices), means)
 
 
 def push(symbols: np.ndarray, tables: coding.Tables, indices: np.ndarray) -> bytes:
@@ -178,12 +195,6 @@ def reconstruct(model: Model, grid: Grid, z: np.ndarray, region: Box, preview: b
 
     each(draw, grid.touched(1, [region.coarser(stride)], 0))
     return out
-
-
-def in_units(symbols, means: np.ndarray) -> np.ndarray:
-    """Dequantised latents as the networks see them, int16."""
-    units = np.asarray(symbols, np.int64) * MEAN_UNITS + means
-    return np.clip(units, -LATENT_LIMIT, LATENT_LIMIT).astype(np.int16)
 
 
 def _empty(grid: Grid, level: int, kind) -> np.ndarray:

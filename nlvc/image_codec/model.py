@@ -11,7 +11,7 @@ from nlvc import coding
 from nlvc.config import Config
 from nlvc.image_codec.rounding import distortion_weight, error_worth
 from nlvc.image_codec.tiles import Box, Grid, around
-from nlvc.models import frozen, inference, relaxed
+from nlvc.models import context, frozen, inference, relaxed
 from nlvc.models.weights import load_model
 
 MAX_SYMBOL = 1 << 30
@@ -46,6 +46,23 @@ def parameters(config: Config, level: int, weights: dict, lowest: jax.Array, ind
         config, level, *frozen.level_synthesis(frozen.Exact(weights), config, level, above)
     )
     return mean, jnp.take(index, jnp.clip(scale - lowest[0], 0, len(index) - 1))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def hyper(config: Config, weights: dict, above: jax.Array):
+    """z_2 in units with a margin -> what `causal.Told` has of z_1: (means, log scales, streams)."""
+    *networks, streams = context.hyper(frozen.Exact(weights), config, above.astype(jnp.int32))
+    cut = frozen.level_margins(config, 1)[1] + 1
+    return *frozen.level_parameters(config, 1, *networks), [frozen.crop(stream, cut) for stream in streams]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def contextual(config: Config, part: int, weights: dict, lowest: jax.Array, index: jax.Array, decoded, *told):
+    """z_1 in units around positions, and a part's (stream, means, log scales) there -> (means, indices of tables)."""
+    stream, means, scales = told
+    network = context.changes(frozen.Exact(weights), config, part, stream, decoded.astype(jnp.int32))
+    mean, scale = jnp.split(network, 2, axis=-1)
+    return means + mean, jnp.take(index, jnp.clip(scales + scale - lowest[0], 0, len(index) - 1))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -92,6 +109,10 @@ class Model:
         self._parameters = lambda level, above: parameters(
             config, level, networks[f"level_{level}"], lowest, index, above
         )
+        self._hyper = lambda above: hyper(config, networks["level_1"], above)
+        self._contextual = lambda part, *known: contextual(
+            config, part, networks["level_1"], lowest, index, *known
+        )
         self._synthesise = lambda z, inside: synthesise(config, networks["synthesis"], z, inside)
         self._error = lambda gradient, *photo: error(config, gradient, networks["synthesis"], *photo)
         self._preview = lambda z: preview(config, networks["preview"], z)
@@ -129,6 +150,24 @@ class Model:
         means, indices = self._parameters(level, around(above, whole, margin))
         means, indices = (np.asarray(v)[0, : box.height, : box.width] for v in (means, indices))
         return self._tables["levels"], indices, means
+
+    def hyper(self, grid: Grid, above: np.ndarray, box: Box) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+        """What all of z_2 in units says of a box of z_1, as compiled, in a model with a context: `causal.Told`."""
+        whole = grid.compiled(box.coarser(self.config.level_strides[1]), 2)
+        means, scales, streams = self._hyper(around(above, whole, frozen.level_margins(self.config, 1)[0]))
+        return np.asarray(means)[0], np.asarray(scales)[0], [np.asarray(stream)[0] for stream in streams]
+
+    def context(self, part: int, decoded: np.ndarray, stream: np.ndarray, means: np.ndarray, scales: np.ndarray):
+        """(means in units, indices) (B, h, w, c) of a part of z_1's channels.
+
+        By what is decoded, with `context.REACH` positions on each side, and by what z_2 says (`hyper`).
+        """
+        return tuple(map(np.asarray, self._contextual(part, decoded, stream, means, scales)))
+
+    @property
+    def tables(self) -> coding.Tables:
+        """Of all levels but the deepest."""
+        return self._tables["levels"]
 
     def synthesise(self, grid: Grid, z: np.ndarray, box: Box) -> np.ndarray:
         """uint8 (stride h, stride w, 3) of a box of z_1, given all of z_1 in units."""

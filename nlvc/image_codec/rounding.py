@@ -7,6 +7,7 @@ import numpy as np
 
 from nlvc import coding
 from nlvc.config import Config
+from nlvc.models.frozen import LATENT_LIMIT, MEAN_UNITS
 from nlvc.models.rates import lmbda_of
 
 CAUTION = 1.5
@@ -54,6 +55,12 @@ def improved(
     found = symbols.copy()
     found[places] += np.where(np.minimum(up, down) < 0, np.where(up < down, 1, -1), 0).astype(np.int32)
     return found
+
+
+def in_units(symbols, means: np.ndarray) -> np.ndarray:
+    """Dequantised latents as the networks see them, int16."""
+    units = np.asarray(symbols, np.int64) * MEAN_UNITS + means
+    return np.clip(units, -LATENT_LIMIT, LATENT_LIMIT).astype(np.int16)
 
 
 def distortion_weight(config: Config, quality: int | None, gain: np.ndarray) -> np.ndarray | None:

@@ -21,14 +21,14 @@ class Calibrator:
     NumPy, but for convolutions and GELU: JAX would compile every small step for every shape.
 
     weights: {"Conv_0": {"kernel": ..., "bias": ...}, ..., "energy": ...}; entry: what a unit of each latent is for the
-    network, (C,); unit: what the outputs of `finish` and `linear` are counted in, by step, (C,); compensate: whether to
-    keep the moments of what each convolution sees as well, so that the errors of its integers can cancel.
+    network, by step, (C,); unit: what the outputs of `finish` and `linear` are counted in, by step, (C,); compensate:
+    whether to keep the moments of what each convolution sees as well, so that the errors of its integers can cancel.
     """
 
     def __init__(
         self,
         weights: dict,
-        entry: np.ndarray,
+        entry: dict[str, np.ndarray],
         unit: dict[str, np.ndarray],
         gdn: bool = False,
         ranges: dict | None = None,
@@ -39,7 +39,7 @@ class Calibrator:
         self.ranges: dict[str, tuple[float, float] | np.ndarray] = {} if ranges is None else ranges
 
     def enter(self, name, z, layout=lambda z: z):
-        return np.asarray(layout(z), np.float32) * row(self.entry)
+        return np.asarray(layout(z), np.float32) * row(self.entry[name])
 
     def rescale(self, name, z):
         return np.clip(np.asarray(z) * row(self.unit[name]), -LATENT_LIMIT, LATENT_LIMIT)
@@ -70,8 +70,8 @@ class Calibrator:
     def widen(self, name, stream, x, block=1):
         return self._stream(stream, self._convolve(name, x, block))
 
-    def add(self, stream, x, y):
-        return self._stream(stream, crop(x, 2) + y)
+    def add(self, stream, x, y, margin=2):
+        return self._stream(stream, crop(x, margin) + y)
 
     def _stream(self, name, x):
         _, most = self.ranges.get(name, (0.0, 1e-3))
@@ -135,7 +135,7 @@ class Freezer:
     def enter(self, name, _, layout=None):
         """Activations of 1/16 of what is usual, so that eight times the usual fits."""
         step = 1 / 16
-        self._write(name, **integer.scale(self._float.entry / step, 127)._asdict())
+        self._write(name, **integer.scale(self._float.entry[name] / step, 127)._asdict())
         return step, 0
 
     def _weights(self, name, incoming, unit, constant, reach, largest=0.0):
@@ -212,7 +212,7 @@ class Freezer:
         self._weights(name, x, np.full(features, unit), np.zeros(features), STREAM_LIMIT)
         return unit
 
-    def add(self, stream, x, y):
+    def add(self, stream, x, y, margin=2):
         return x
 
     def narrow(self, name, unit):

@@ -8,14 +8,17 @@ import jax
 import numpy as np
 
 from nlvc.config import Config
-from nlvc.models import inference, lapped
+from nlvc.models import context, inference, lapped
 from nlvc.models.calibration import Calibrator, Freezer
+from nlvc.models.context import hyper
 from nlvc.models.energy import UNIT
+from nlvc.models.freeze_encoder import encoder_arrays, gain_of, last_convolution, nested_encoder, plain
 from nlvc.models.frozen import (
     LATENT_LIMIT,
     MEAN_UNITS,
     PIXEL_UNITS,
     SCALE_UNITS,
+    crop,
     level_margins,
     level_parameters,
     level_synthesis,
@@ -23,7 +26,7 @@ from nlvc.models.frozen import (
     synthesis,
     synthesis_margins,
 )
-from nlvc.models.layers import space_to_depth
+from nlvc.models.layers import causal_mask, space_to_depth
 from nlvc.models.nested import SCALE_MAX, SCALE_MIN, spread
 from nlvc.models.transforms import ZERO_UNIT
 
@@ -52,7 +55,18 @@ def level_calibrator(config: Config, params: dict, level: int, ranges: dict | No
     if config.linear_path:
         gain = gain_of(params, level + 1)[:, None]
         weights["energy"] = np.asarray(params[f"energy_paths_{level - 1}"]["synthesis"]) / gain * UNIT / MEAN_UNITS
-    return Calibrator(weights, 1 / (MEAN_UNITS * sizes[1]), unit, ranges=ranges)
+    entry = {"enter": 1 / (MEAN_UNITS * sizes[1])}
+    for part, channels in enumerate(context.parts(config) if level == 1 else []):
+        name, networks = f"context_{part}", params[f"contexts_{part}"]
+        entry[f"{name}/enter"] = 1 / (MEAN_UNITS * sizes[0][: context.seen(config, part)])
+        weights.update({f"{name}/{layer}": networks[layer] for layer in networks})
+        if config.context == "spatial":
+            kernel = networks["Seen"]["kernel"] * causal_mask(context.SIZE)
+            weights[f"{name}/Seen"] = {**networks["Seen"], "kernel": kernel}
+        means, scales = np.split(unit[last], 2)
+        unit[f"{name}/Conv_1"] = np.concatenate([means[channels], scales[channels]])
+        unit[f"{name}/Conv_1/bias"] = unit[f"{last}/bias"]
+    return Calibrator(weights, entry, unit, ranges=ranges)
 
 
 def synthesis_calibrator(
@@ -92,7 +106,7 @@ def synthesis_calibrator(
         real = usual / (gain * MEAN_UNITS)
     first = weights["Conv_0"]
     weights["Conv_0"] = {"kernel": np.asarray(first["kernel"]) * real[:, None], "bias": first["bias"]}
-    return Calibrator(weights, 1 / usual, unit, config.activation == "gdn", ranges, compensate=True)
+    return Calibrator(weights, {"enter": 1 / usual}, unit, config.activation == "gdn", ranges, compensate=True)
 
 
 def freeze_preview(config: Config, z: np.ndarray, crops: np.ndarray) -> dict[str, np.ndarray]:
@@ -106,7 +120,7 @@ def freeze_preview(config: Config, z: np.ndarray, crops: np.ndarray) -> dict[str
     weights = np.linalg.solve(square, z.T @ wanted.reshape(len(z), -1))
     most = np.minimum(2 * np.abs(z).max(axis=0) + MEAN_UNITS, LATENT_LIMIT)
     unit = {"map": np.full(weights.shape[1], 1 / (255 * PIXEL_UNITS)), "map/largest": most}
-    freezer = Freezer(Calibrator({"map": weights}, None, unit))
+    freezer = Freezer(Calibrator({"map": weights}, {}, unit))
     freezer.linear("map", None)
     return freezer.arrays
 
@@ -120,11 +134,6 @@ def flat(params: dict, prefix: str = "") -> dict:
         else:
             found.update(flat(value, f"{prefix}{name}/"))
     return found
-
-
-def gain_of(params: dict, level: int = 1) -> np.ndarray:
-    """Bins of z_level for one, (C,)."""
-    return np.exp(np.asarray(params["log_gain" if level == 1 else f"log_gain_{level}"], np.float64))
 
 
 def at_rate(params: dict, weights: np.ndarray) -> dict:
@@ -187,14 +196,34 @@ def measure(config: Config, params: dict, highest: np.ndarray, top: np.ndarray, 
         if level < config.L:
             above = around(units, level_margins(config, level)[0])
             calibrator = level_calibrator(config, params, level, ranges[f"level_{level}"])
-            network = level_synthesis(calibrator, config, level, above)
+            *network, streams = hyper(calibrator, config, above) if level == 1 else (
+                *level_synthesis(calibrator, config, level, above), [])  # fmt: skip
             means = np.rint(level_parameters(config, level, *network)[0])
-        units = np.rint(latents[level] - means / MEAN_UNITS) * MEAN_UNITS + means
-        units = np.clip(units, -LATENT_LIMIT, LATENT_LIMIT).astype(np.int32)
+            if streams:
+                means = means + changed_means(calibrator, config, streams, binned(latents[level], means))
+        units = binned(latents[level], means)
     margin = synthesis_margins(config)[0]
     z, inside = around(units, margin), [lapped.borders(0, side, margin, side) for side in units.shape[1:3]]
     synthesis(synthesis_calibrator(config, params, highest, z, ranges["synthesis"]), config, z, inside)
     return units
+
+
+def binned(z: np.ndarray, means: np.ndarray) -> np.ndarray:
+    """z in bins, and means in units -> the nearest bin's middle in units, int32."""
+    units = np.rint(z - means / MEAN_UNITS) * MEAN_UNITS + means
+    return np.clip(units, -LATENT_LIMIT, LATENT_LIMIT).astype(np.int32)
+
+
+def changed_means(calibrator: Calibrator, config: Config, streams: list, units: np.ndarray) -> np.ndarray:
+    """What a context adds to the means of z_1, in whole units, where all of z_1 in units is decoded."""
+    reach = context.REACH
+    decoded = np.pad(units, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
+    cut = level_margins(config, 1)[1] + 1
+    found = [
+        context.changes(calibrator, config, part, crop(stream, cut), decoded[..., : context.seen(config, part)])
+        for part, stream in enumerate(streams)
+    ]
+    return np.rint(np.concatenate([np.split(np.asarray(x), 2, axis=-1)[0] for x in found], axis=-1))
 
 
 def frozen_networks(config: Config, params: dict, highest: np.ndarray, z: np.ndarray, ranges: dict) -> dict:
@@ -202,7 +231,12 @@ def frozen_networks(config: Config, params: dict, highest: np.ndarray, z: np.nda
     arrays = {}
     for level in range(1, config.L):
         freezer = Freezer(level_calibrator(config, params, level, ranges[f"level_{level}"]))
-        level_synthesis(freezer, config, level, None)
+        if level == 1:
+            *_, streams = hyper(freezer, config, None)
+            for part, stream in enumerate(streams):
+                context.changes(freezer, config, part, stream, None)
+        else:
+            level_synthesis(freezer, config, level, None)
         arrays.update({f"decoder/level_{level}/{name}": value for name, value in freezer.arrays.items()})
     freezer = Freezer(synthesis_calibrator(config, params, highest, z, ranges["synthesis"]))
     synthesis(freezer, config, None)
@@ -214,64 +248,3 @@ def frozen_networks(config: Config, params: dict, highest: np.ndarray, z: np.nda
 def around(x: np.ndarray, margin: int) -> np.ndarray:
     """(B, H, W, C) continued by its edge."""
     return np.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode="edge")
-
-
-def encoder_arrays(config: Config, params: dict) -> dict[str, np.ndarray]:
-    """What `inference.unpacked` takes, flat: a quarter of the space, because an encoder may round.
-
-    Kernels are int8 times a float32 a channel; matrices, whose products reach hundreds of bins, float16.
-    """
-    arrays = {}
-    for name, value in flatten(nested_encoder(config, params)).items():
-        if value.ndim == 4:
-            step = np.maximum(np.abs(value).max(axis=(0, 1, 2)) / 127, np.float32(1e-30))
-            value, arrays[f"encoder_steps/{name}"] = np.rint(value / step).astype(np.int8), step
-        elif value.ndim > 1 and 1e-3 < np.abs(value).max() < 1e4:
-            value = value.astype(np.float16)
-        arrays[f"encoder/{name}"] = value
-    return arrays
-
-
-def nested_encoder(config: Config, params: dict) -> dict:
-    """What `models.inference` takes: constants multiplied in, float32."""
-    unit = ZERO_UNIT if config.linear_path else 1.0
-    encoder = {"analysis": scaled_last(plain(params["analysis"]), unit), "gain": gain_of(params)}
-    if config.linear_path:
-        basis = np.asarray(params["analysis_basis"])
-        encoder["basis"] = basis / math.sqrt(len(basis))
-    for level in range(1, config.L):
-        gain = gain_of(params, level + 1)
-        network = scaled_last(plain(params[f"level_analyses_{level - 1}"]), unit * gain)
-        network["entry"] = 1 / np.asarray(spread(params[f"log_scale_{level}"])).ravel()
-        if config.linear_path:
-            path = params[f"energy_paths_{level - 1}"]
-            network["energy"] = UNIT * gain * np.asarray(path["analysis"])
-            network["energy_bias"] = gain * np.asarray(path["bias"])
-        encoder[f"level_{level}"] = network
-    return jax.tree.map(np.float32, encoder)
-
-
-def plain(params: dict) -> dict:
-    """The same nested dict with GDN's roots squared."""
-    if "gamma_root" in params:
-        return {"beta": np.asarray(params["beta_root"]) ** 2 + 1e-6, "gamma": np.asarray(params["gamma_root"]) ** 2}
-    return {name: plain(value) if isinstance(value, dict) else np.asarray(value) for name, value in params.items()}
-
-
-def scaled_last(network: dict, factor) -> dict:
-    """The network with its last convolution times a factor, or one for each of its channels."""
-    last = last_convolution(network)
-    return {**network, last: {name: np.float32(factor) * value for name, value in network[last].items()}}
-
-
-def last_convolution(network: dict) -> str:
-    """The name of its highest number."""
-    return max((name for name in network if name.startswith("Conv_")), key=lambda name: int(name.rsplit("_", 1)[1]))
-
-
-def flatten(params: dict, prefix: str = "") -> dict[str, np.ndarray]:
-    """{"a": {"b": x}} -> {"a/b": x}."""
-    found = {}
-    for name, value in params.items():
-        found.update(flatten(value, f"{prefix}{name}/") if isinstance(value, dict) else {prefix + name: value})
-    return found

@@ -64,8 +64,8 @@ class Arithmetic(Protocol):
     def widen(self, name: str, stream: str, x, block: int = 1):
         """A convolution: activations -> the stream of a residual block, of many bits, after depth-to-space."""
 
-    def add(self, stream: str, x, y):
-        """A stream without a border of two, plus what two convolutions made of it."""
+    def add(self, stream: str, x, y, margin: int = 2):
+        """A stream without a border, which two convolutions have eaten, plus what they made of it."""
 
     def narrow(self, name: str, stream):
         """A stream -> what `activate` takes."""
@@ -82,12 +82,22 @@ class Arithmetic(Protocol):
 
 def level_synthesis(a: Arithmetic, config: Config, level: int, above) -> tuple:
     """z_{level+1} in units, with its margin -> what `finish` and `linear` give, for `level_parameters`."""
+    return level_told(a, config, level, level_hidden(a, config, level, above), above)
+
+
+def level_hidden(a: Arithmetic, config: Config, level: int, above):
+    """z_{level+1} in units, with its margin -> what the last layer sees."""
     x = a.activate("Conv_0", a.convolve("Conv_0", a.enter("enter", above)))
     blocks = stages("plain", config.level_strides[level])
     for number, block in enumerate(blocks, start=1):
         x = a.activate(f"Conv_{number}", a.convolve(f"Conv_{number}", x, block))
-    x = a.finish(f"Conv_{len(blocks) + 1}", x)
-    return x, a.linear("energy", above) if config.linear_path else None
+    return x
+
+
+def level_told(a: Arithmetic, config: Config, level: int, hidden, above) -> tuple:
+    """What `level_hidden` gives -> what `level_synthesis` does."""
+    last = len(stages("plain", config.level_strides[level])) + 1
+    return a.finish(f"Conv_{last}", hidden), a.linear("energy", above) if config.linear_path else None
 
 
 def synthesis(a: Arithmetic, config: Config, z, inside=(None, None)) -> tuple:
@@ -259,8 +269,8 @@ class Exact:
     def widen(self, name: str, stream: str, x: Array, block: int = 1) -> Array:
         return depth_to_space(self._scaled(name, self._sums(name, x)), block)
 
-    def add(self, stream: str, x: Array, y: Array) -> Array:
-        return crop(x, 2) + y
+    def add(self, stream: str, x: Array, y: Array, margin: int = 2) -> Array:
+        return crop(x, margin) + y
 
     def narrow(self, name: str, stream: Array) -> Array:
         x = jnp.clip(stream, -STREAM_LIMIT, STREAM_LIMIT) + self.arrays[f"{name}/bias"].reshape(1, 1, 1, 1)

@@ -15,7 +15,7 @@ from nlvc.models.lapped import prefilter
 from nlvc.models.layers import convolve_inside, gdn, log_energy, space_to_depth, stages
 
 Weights = dict
-"""Nested dict of float32 arrays, as Flax names them, with every constant multiplied in (`models.freeze`)."""
+"""Nested dict of float32 arrays, as Flax names them, with every constant multiplied in (`models.freeze_encoder`)."""
 
 _NEIGHBOURS = 64
 

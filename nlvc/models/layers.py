@@ -9,6 +9,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 ENERGY_FLOOR = 0.125
@@ -133,6 +134,12 @@ def _sum_of_products(x: Array, y: Array) -> Array:
     """(B, H, W, C), (B, H, W, C') -> (C, C'), float32, summed over all positions."""
     everywhere = (((0, 1, 2), (0, 1, 2)), ((), ()))
     return lax.dot_general(x, y, everywhere, preferred_element_type=jnp.float32)
+
+
+def causal_mask(size: int) -> np.ndarray:
+    """(size, size, 1, 1): 1 where a kernel sees what comes before its middle, row by row; 0 there and after it."""
+    mask = np.arange(size * size) < size * size // 2
+    return mask.astype(np.float32).reshape(size, size, 1, 1)
 
 
 @jax.custom_vjp

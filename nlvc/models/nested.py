@@ -8,6 +8,7 @@ factorised-prior model (Ballé et al. 2017).
 """
 
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -16,14 +17,14 @@ from flax import struct
 from jax import Array
 
 from nlvc.config import LAMBDAS, PREDEFINED_PRIORS, Config
-from nlvc.models import priors
+from nlvc.models import context, priors
 from nlvc.models.energy import EnergyPath
 from nlvc.models.factorized import Factorized, init_factorized
 from nlvc.models.lapped import postfilter, prefilter
 from nlvc.models.layers import depth_to_space, pad_to_multiple, space_to_depth
 from nlvc.models.quantize import add_uniform_noise, bin_uniform, round_straight_through
 from nlvc.models.rates import KNOTS, at, hats
-from nlvc.models.transforms import Analysis, LevelAnalysis, LevelSynthesis, Refinement, Synthesis
+from nlvc.models.transforms import Analysis, Context, LevelAnalysis, LevelSynthesis, Refinement, Synthesis
 
 SCALE_MIN, SCALE_MAX = 0.11, 256.0
 """Range of the scales of p(z_l | z_{l+1}), in bins: that of the coder's tables."""
@@ -31,6 +32,11 @@ SCALE_MIN, SCALE_MAX = 0.11, 256.0
 
 TRANSFORM = ("analysis", "synthesis", "analysis_basis", "synthesis_basis", "log_gain")
 """Parameters of p(x|z_1) and q(z_1|x); all others are the chain's."""
+
+
+SETTLING = 4
+"""How often the bins of z_1 are chosen anew for what a context says of them. A file has the bins that no longer change;
+after four times only few do."""
 
 
 class Output(struct.PyTreeNode):
@@ -75,6 +81,11 @@ class NestedLatentModel(nn.Module):
             LevelSynthesis(stride=s, channels=2 * c, fake=config.quantize_aware, **widths)
             for s, c in zip(config.level_strides[1:], channels[:-1], strict=True)
         ]
+        self.contexts = [
+            Context(context.SIZE, config.latent_filters, 2 * (part.stop - part.start), config.context == "spatial",
+                    config.quantize_aware, config.dtype)
+            for part in context.parts(config)
+        ]  # fmt: skip
         # The ordinary size of each channel: networks between levels see z / spread and speak of mean / spread.
         knots = (KNOTS,) if config.rate == "variable" else ()
         self.log_scales = [self.param(f"log_scale_{level}", nn.initializers.zeros, (*knots, c)) for level, c in
@@ -123,24 +134,34 @@ class NestedLatentModel(nn.Module):
 
     def conditional(
         self, level: int, above: Array | None = None, shape: tuple[int, int] | None = None,
-        weights: Array | None = None,
+        weights: Array | None = None, decoded: Callable[[priors.Prior], Array] | None = None,
     ):  # fmt: skip
         """p(z_level | z_{level+1} = above), or p(z_L) where level is L and above is None.
 
         above: (B, h, w, C). The result broadcasts over z_level; its spatial shape is cut to `shape` if that is given
-        (a level whose size is not a multiple of its stride).
+        (a level whose size is not a multiple of its stride). decoded: of z_1 in a model with a context, a function from
+        p(z_1 | z_2) alone to what the decoder has of z_1; each element of the result depends on those before it.
         """
         if level == self.config.L:
             return self._top()
         log_scale = at(self.log_scales[level - 1], weights)
-        parameters = self.level_syntheses[level - 1](above / spread(at(self.log_scales[level], weights)))
+        parameters, told = self.level_syntheses[level - 1](above / spread(at(self.log_scales[level], weights)))
         mean, change = jnp.split(parameters, 2, axis=-1)
         if self.config.linear_path:
-            told = above / jnp.exp(at(self.level_log_gains[level - 1], None))
-            change = change + self.energy_paths[level - 1].synthesise(told)
+            energies = above / jnp.exp(at(self.level_log_gains[level - 1], None))
+            change = change + self.energy_paths[level - 1].synthesise(energies)
         if shape is not None:
-            mean, change = mean[:, : shape[0], : shape[1]], change[:, : shape[0], : shape[1]]
-        return priors.Prior(self.config.conditional, mean * spread(log_scale), bounded(change + log_scale))
+            mean, change, told = (x[:, : shape[0], : shape[1]] for x in (mean, change, told))
+        prior = lambda: priors.Prior(  # noqa: E731
+            self.config.conditional, mean * spread(log_scale), bounded(change + log_scale)
+        )
+        if level == 1 and self.contexts:
+            z = decoded(prior()) / spread(log_scale)
+            more = [network(told, z[..., :count] if (count := context.seen(self.config, part)) else None)
+                    for part, network in enumerate(self.contexts)]  # fmt: skip
+            means, changes = zip(*(jnp.split(x, 2, axis=-1) for x in more), strict=True)
+            mean, change = mean + jnp.concatenate(means, -1), change + jnp.concatenate(changes, -1)
+        return prior()
 
     def _top(self):
         config = self.config
@@ -173,16 +194,17 @@ class NestedLatentModel(nn.Module):
         return self._noisy(x, key, weights)[0]
 
     def _noisy(self, x: Array, key: Array, weights: Array | None) -> tuple[Output, Array]:
-        latents = self.infer(x, weights)
+        latents, mixed = self.infer(x, weights), self.config.quantization == "mixed"
         bits, above = [], None
         for level in range(self.config.L, 0, -1):
             z = latents[level - 1]
             noisy = add_uniform_noise(jax.random.fold_in(key, level), z)
-            prior = self.conditional(level, above, z.shape[1:3], weights)
+            # What stands in for the symbols that are decoded before: those that z_2 alone would give.
+            decoded = lambda prior, z=z, noisy=noisy: round_straight_through(z, prior.mean) if mixed else noisy  # noqa: E731
+            prior = self.conditional(level, above, z.shape[1:3], weights, decoded)
             bits.append(jnp.sum(prior.coded_bits(noisy), axis=(1, 2, 3)))
             # What the level below is given: with mixed quantisation just what the decoder will have. A level that says
             # little is nearly always 0 there, and noise would teach its readers something that never comes.
-            mixed = self.config.quantization == "mixed"
             above = round_straight_through(z, getattr(prior, "mean", 0.0)) if mixed else noisy
         return Output(None, tuple(reversed(bits))), above
 
@@ -195,7 +217,10 @@ class NestedLatentModel(nn.Module):
         bits, above = [], None
         for level in range(self.config.L, 0, -1):
             z = latents[level - 1]
-            prior = self.conditional(level, above, z.shape[1:3], weights)
+            decoded = lambda prior, z=z: bin_uniform(z, prior.mean)  # noqa: E731
+            for _ in range(SETTLING if level == 1 and self.contexts else 1):
+                prior = self.conditional(level, above, z.shape[1:3], weights, decoded)
+                decoded = lambda _, z=z, prior=prior: bin_uniform(z, prior.mean)  # noqa: E731
             above = bin_uniform(z, getattr(prior, "mean", 0.0))
             bits.append(jnp.sum(prior.coded_bits(above), axis=(1, 2, 3)))
         x_hat = self.synthesise(above, weights)

@@ -55,8 +55,8 @@ class Relaxed:
     def widen(self, name: str, stream: str, x: Array, block: int = 1) -> Array:
         return depth_to_space(self._scaled(name, self._sums(name, x)), block)
 
-    def add(self, stream: str, x: Array, y: Array) -> Array:
-        return crop(x, 2) + y
+    def add(self, stream: str, x: Array, y: Array, margin: int = 2) -> Array:
+        return crop(x, margin) + y
 
     def narrow(self, name: str, stream: Array) -> Array:
         x = jnp.clip(stream, -STREAM_LIMIT, STREAM_LIMIT) + self._row(f"{name}/bias")

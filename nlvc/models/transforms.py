@@ -14,6 +14,7 @@ from jax import Array
 from nlvc.models.layers import (
     REFINEMENTS,
     add_bias,
+    causal_mask,
     convolve,
     depth_to_space,
     extend,
@@ -38,6 +39,7 @@ class Conv(nn.Module):
     size: int = 3
     zero: bool = False  # start at zero, for the last layer beside something that already works
     edge: bool = False  # continue x by its border instead of zeros
+    causal: bool = False  # see only what comes before a position, row by row
     dtype: str = "float32"  # of the arithmetic and of the result; kernel and bias are float32
     fake: bool = False  # round x and the kernel as the frozen layer will, 8 bits each (models.freeze)
 
@@ -46,6 +48,8 @@ class Conv(nn.Module):
         init = nn.initializers.zeros if self.zero else _flat_lecun_normal
         kernel = self.param("kernel", init, (self.size, self.size, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        if self.causal:
+            kernel = kernel * causal_mask(self.size)
         if self.zero:
             kernel, bias = ZERO_UNIT * kernel, ZERO_UNIT * bias
         if self.fake:
@@ -222,7 +226,10 @@ class LevelAnalysis(nn.Module):
 
 
 class LevelSynthesis(nn.Module):
-    """z_{l+1} (B, h, w, C) -> parameters of p(z_l | z_{l+1}), (B, stride h, stride w, channels), zero at the start."""
+    """z_{l+1} (B, h, w, C) -> parameters of p(z_l | z_{l+1}), (B, stride h, stride w, channels), zero at the start.
+
+    And what the last layer sees, (B, stride h, stride w, filters).
+    """
 
     stride: int
     filters: int
@@ -232,9 +239,33 @@ class LevelSynthesis(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, z: Array) -> Array:
+    def __call__(self, z: Array) -> tuple[Array, Array]:
         layer = {"edge": True, "fake": self.fake, "dtype": self.dtype}
         x = nn.gelu(Conv(self.latent_filters, **layer)(z))
         for block in stages("plain", self.stride):
             x = nn.gelu(depth_to_space(Conv(self.filters * block * block, **layer)(x), block))
-        return Conv(self.channels, zero=True, edge=True, fake=self.fake)(x)
+        return Conv(self.channels, zero=True, edge=True, fake=self.fake)(x), x
+
+
+class Context(nn.Module):
+    """What z_2 says (B, h, w, filters), and what is decoded of z_1 (B, h, w, C) or None -> changes of the parameters of
+    p(z_1 | z_2, z_1 decoded before), (B, h, w, channels), zero at the start.
+
+    The networks of Minnen et al. 2018 (the context model, of that size, and the entropy parameters, 1 x 1).
+    """
+
+    size: int
+    latent_filters: int
+    channels: int
+    causal: bool
+    fake: bool = False
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, told: Array, seen: Array | None) -> Array:
+        layer = {"features": self.latent_filters, "fake": self.fake, "dtype": self.dtype}
+        x = Conv(size=1, name="Hyper", **layer)(told)
+        if seen is not None:
+            x = x + Conv(size=self.size, causal=self.causal, name="Seen", **layer)(seen)
+        x = nn.gelu(Conv(size=1, **layer)(nn.gelu(x)))
+        return Conv(self.channels, size=1, zero=True, fake=self.fake)(x)

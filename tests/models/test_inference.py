@@ -9,7 +9,7 @@ import pytest
 
 from nlvc.config import tiny
 from nlvc.models import inference
-from nlvc.models.freeze import nested_encoder
+from nlvc.models.freeze_encoder import nested_encoder
 from nlvc.models.lapped import borders
 from nlvc.models.nested import NestedLatentModel, log_gains
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from nlvc.config import LAMBDAS, ConfigError, tiny
-from nlvc.models.freeze import at_rate, gain_of
+from nlvc.models.freeze import at_rate
+from nlvc.models.freeze_encoder import gain_of
 from nlvc.models.loss import rate_distortion
 from nlvc.models.nested import NestedLatentModel, Output, step_gain
 from nlvc.models.rates import KNOTS, QUALITIES, at, hats, lmbda_of, quality_of

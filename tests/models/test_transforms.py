@@ -49,9 +49,10 @@ def normal(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-def shape_of(module, *shape):
-    """Shape of a module's output, without computing it."""
-    return jax.eval_shape(lambda x: module.init_with_output(KEY, x)[0], jax.ShapeDtypeStruct(shape, jnp.float32)).shape
+def shapes_of(module, *shape):
+    """Shape of a module's output, or of each, without computing it."""
+    found = jax.eval_shape(lambda x: module.init_with_output(KEY, x)[0], jax.ShapeDtypeStruct(shape, jnp.float32))
+    return jax.tree.map(lambda x: x.shape, found)
 
 
 def random_params(module, *inputs):
@@ -257,8 +258,8 @@ def test_residual_block_keeps_the_shape_and_can_be_the_identity():
 )
 def test_shapes_of_analysis_and_synthesis(transform, activation, stride):
     kind = {"transform": transform, "activation": activation, "stride": stride, **WIDTHS}
-    assert shape_of(Analysis(channels=6, zero=False, **kind), 2, 3 * stride, 2 * stride, 3) == (2, 3, 2, 6)
-    assert shape_of(Synthesis(**kind), 2, 3, 2, 6) == (2, 3 * stride, 2 * stride, 3)
+    assert shapes_of(Analysis(channels=6, zero=False, **kind), 2, 3 * stride, 2 * stride, 3) == (2, 3, 2, 6)
+    assert shapes_of(Synthesis(**kind), 2, 3, 2, 6) == (2, 3 * stride, 2 * stride, 3)
 
 
 @pytest.mark.parametrize("stride", [2, 4, 16])
@@ -271,8 +272,10 @@ def test_a_refinement_keeps_the_shape_and_adds_nothing_at_first(activation, stri
 
 @pytest.mark.parametrize("stride", [1, 2, 4])
 def test_shapes_between_levels(stride):
-    assert shape_of(LevelAnalysis(stride, channels=6, **WIDTHS), 2, 7, 5, 3) == (2, -(-7 // stride), -(-5 // stride), 6)
-    assert shape_of(LevelSynthesis(stride, channels=6, **WIDTHS), 2, 3, 2, 3) == (2, 3 * stride, 2 * stride, 6)
+    downsampled = (2, -(-7 // stride), -(-5 // stride), 6)
+    assert shapes_of(LevelAnalysis(stride, channels=6, **WIDTHS), 2, 7, 5, 3) == downsampled
+    size, last = (2, 3 * stride, 2 * stride), WIDTHS["filters" if stride > 1 else "latent_filters"]
+    assert shapes_of(LevelSynthesis(stride, channels=6, **WIDTHS), 2, 3, 2, 3) == ((*size, 6), (*size, last))
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.int8])
