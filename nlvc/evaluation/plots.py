@@ -13,9 +13,9 @@ from nlvc.files import write_whole
 
 _INK, _PAPER = "#1b1c1f", "#fefefd"
 """Text and ground, in colours that nothing else has, because `inline` replaces them."""
-_STRONG = ("#e0343c", "#2f6fdf", "#1f9d57", "#a04fd0", "#e08214", "#12a5b5")
+STRONG = ("#e0343c", "#2f6fdf", "#1f9d57", "#a04fd0", "#e08214", "#12a5b5")
 _FAINT = ("#8a6d5a", "#5f86a8", "#8d8a3c", "#9a6f9f", "#5f9683", "#b0785f", "#7e7f95", "#a08c70")
-_GRID = "#90909050"
+GRID = "#90909050"
 
 
 class Line(NamedTuple):
@@ -78,7 +78,7 @@ def _draw(panel, drawn: list[Line], label: str) -> None:
 
     panel.set_facecolor("none")
     panel.set(xscale="log", xlabel="bits per pixel of the file", ylabel=label)
-    panel.grid(color=_GRID, linewidth=0.6)
+    panel.grid(color=GRID, linewidth=0.6)
     panel.spines[["top", "right"]].set_visible(False)
     if not drawn:
         panel.text(0.5, 0.5, "no photo is large enough", transform=panel.transAxes, ha="center")
@@ -93,7 +93,7 @@ def _draw(panel, drawn: list[Line], label: str) -> None:
     ends, numbers = [], {True: 0, False: 0}
     for line in drawn:
         strong = line.kind == "model"
-        palette = _STRONG if strong else _FAINT
+        palette = STRONG if strong else _FAINT
         colour = palette[numbers[strong] % len(palette)]
         numbers[strong] += 1
         panel.plot(
@@ -107,7 +107,7 @@ def _draw(panel, drawn: list[Line], label: str) -> None:
     seen += [end[1] for end in ends]
     room = 0.04 * (max(seen) - min(seen)) or 1
     panel.set_ylim(min(seen) - room, max(seen) + room)
-    _label(panel, ends, high)
+    label_ends(panel, ends)
 
 
 def _end(line: Line, low: float, high: float) -> tuple[float, float] | None:
@@ -118,12 +118,15 @@ def _end(line: Line, low: float, high: float) -> tuple[float, float] | None:
     return at, float(np.interp(np.log(at), np.log(line.bpp), line.y))
 
 
-def _label(panel, ends: list[tuple], right: float) -> None:
-    """The curves' names beside the picture, from top to bottom as they end, moved apart, each led to its curve."""
-    low, high = panel.get_ylim()
+def label_ends(panel, ends: list[tuple]) -> None:
+    """The curves' names beside the picture, from top to bottom as they end, moved apart, each led to its curve.
+
+    ends: (x, y, name, colour, strong), where a curve ends; the panel's scales and limits are final.
+    """
+    to_axes = panel.transData + panel.transAxes.inverted()
     ends.sort(key=lambda end: -end[1])
     gap = min(0.045, 1 / max(len(ends), 1))
-    places = [(y - low) / (high - low) for _, y, *_ in ends]
+    places = [to_axes.transform((x, y))[1] for x, y, *_ in ends]
     for index in range(1, len(places)):
         places[index] = min(places[index], places[index - 1] - gap)
     lowest = 0.0

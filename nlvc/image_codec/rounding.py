@@ -10,7 +10,7 @@ from nlvc.config import Config
 from nlvc.models.frozen import LATENT_LIMIT, MEAN_UNITS
 from nlvc.models.rates import lmbda_of
 
-CAUTION = 1.5
+CAUTION = 2.0
 """What an error of a coefficient weighs, against its own square: errors next to each other add up in the networks."""
 CURVATURE = 0.75
 """The same where the picture's own gradient is known. Less than 1, because the networks even out what is small; with

@@ -1,0 +1,186 @@
+"""What the experiments of the paper share: cells trained on one transform, and their real files on sets of photos.
+
+An experiment is a table of grids, each a set of flags of `nlvc.sweep`. In the small budget one transform is trained
+first, and every cell trains its chain on it (`--trained=chain`), so that cells differ in nothing else, and a cell takes
+minutes. Every cell is one model of variable rate, so it is a whole curve.
+
+OUT is shared by all experiments: a cell that one has trained and measured is not trained by the next, and whatever ends
+a command, the same command goes on.
+"""
+
+import argparse
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from effects import Runs
+from PIL import Image
+from tqdm import tqdm
+
+from nlvc import data, sweep, train
+from nlvc.config import Config
+from nlvc.evaluate import sets_of
+from nlvc.evaluation import PhotoSet, Point, Store, measure, model_codec, photo_curves
+from nlvc.models.rates import quality_of
+from nlvc.sweeping.grid import Cell, cells_of
+from nlvc.sweeping.plan import is_finished
+
+RATES = (0.0067, 0.013, 0.025, 0.0483)
+"""The lambdas at which cells are compared."""
+
+
+class Budget(NamedTuple):
+    """How much an experiment does.
+
+    Attributes:
+      seeds: of every cell.
+      levels: the most that a grid over L has.
+      values: the most that a grid has of any other flag; None for all.
+      common: flags of the transform that all cells share; None where every cell trains its own.
+      cell: flags of every cell.
+      whole: flags of a cell that trains its own transform in any budget.
+      fine: flags of one that is trained further after that.
+      photos: the most of each set; None for all.
+    """
+
+    seeds: tuple[int, ...]
+    levels: int
+    values: int | None
+    common: tuple[str, ...] | None
+    cell: tuple[str, ...]
+    whole: tuple[str, ...]
+    fine: tuple[str, ...]
+    photos: int | None
+
+
+_VARIABLE = ("--rate=variable",)
+_TINY = ("--preset=tiny", *_VARIABLE, "--channels=48", "--batch-size=1", "--steps=2", "--warmup-steps=1")
+_LONG = (*_VARIABLE, "--steps=200000", "--batch-size=16", "--patch-size=256", "--dtype=bfloat16")
+BUDGETS = {
+    "smoke": Budget((0,), 2, 2, (*_TINY, "--L=2"), _TINY, _TINY, ("--steps=2",), 2),
+    "small": Budget(
+        (0, 1, 2), 6, None, (*_VARIABLE, "--L=2", "--steps=2000"),
+        (*_VARIABLE, "--steps=400", "--checkpoint-every=400"), (*_VARIABLE, "--steps=1000"),
+        ("--steps=250", "--learning-rate=2e-4"), 24,
+    ),
+    "full": Budget((0, 1, 2), 6, None, None, _LONG, _LONG, ("--steps=10000", "--learning-rate=2e-4"), None),
+}  # fmt: skip
+
+
+class Study:
+    """One folder of cells and of what they are on photos.
+
+    Args:
+      out: the folder.
+      budget: a name in BUDGETS.
+      photos_to_learn: as `--data` of nlvc.train.
+      sets: [NAME=]FOLDER; none: crops of the embedded test photos, which is what the smoke budget is for.
+    """
+
+    def __init__(self, out: Path, budget: str, photos_to_learn: str, sets: Sequence[str] = ()):
+        self.out, self.budget, self.data = out, BUDGETS[budget], photos_to_learn
+        self.sets = [_first(photos, self.budget.photos) for photos in sets_of(sets or [_crops(out / "embedded")])]
+
+    def some(self, values: Sequence) -> Sequence:
+        """Those of a flag's values that the budget allows, the first ones."""
+        return values[: self.budget.values]
+
+    def transform(self) -> tuple[str, ...]:
+        """The flags that give a cell the common transform, which is trained first where that has not been done."""
+        if self.budget.common is None:
+            return ()
+        workdir = self.out / "transform"
+        words = [*self.budget.common, f"--data={self.data}", f"--workdir={workdir}"]
+        if not is_finished(Cell("transform", Config.from_args(words))) and train.main(words):
+            raise SystemExit(f"{workdir}: the common transform was not trained")
+        return f"--init-from={workdir}", "--trained=chain"
+
+    def train(
+        self, grid: str, *words: str, whole: bool = False, data: str | None = None, seeds: Sequence[int] | None = None
+    ) -> list[Cell]:
+        """Trains all cells of a grid: flags of nlvc.sweep, with one or several values each.
+
+        whole: each trains a transform of its own in any budget; data: learnt from instead of the study's; seeds:
+        instead of the budget's. Two grids of one name share their cells: a name must stand for one choice of the flags
+        that have a single value. Exits where a cell cannot be trained.
+        """
+        flags = self.budget.whole if whole else (*self.budget.cell, *self.transform())
+        folder = self.out / "cells" / grid
+        words = (*flags, f"--data={data or self.data}", "--seed", *map(str, seeds or self.budget.seeds), *words)
+        if status := sweep.main([f"--workdir={folder}", *words]):
+            raise SystemExit(status)
+        return cells_of(words, folder)
+
+    def measure(self, cells: Sequence[Cell], lambdas: Sequence[float] = RATES) -> list[Point]:
+        """Codes the photos of all sets with every cell at the qualities of the lambdas, by real files."""
+        qualities = tuple(quality_of(lmbda) for lmbda in lambdas)
+        with ThreadPoolExecutor(2) as pool:
+            found = pool.map(partial(self._measure, qualities=qualities), cells)
+            total = len(cells)
+            return [point for points in tqdm(found, total=total, unit="cell", disable=None) for point in points]
+
+    def _measure(self, cell: Cell, qualities: tuple[float, ...]) -> list[Point]:
+        codec = model_codec(cell.workdir / "model.safetensors", qualities)._replace(name=cell.name)
+        store = Store(self.out / "points" / cell.workdir.parent.name / cell.name / "points.csv", [codec])
+        for photos in self.sets:
+            for name in photos.names:
+                missing = [q for q in qualities if not store.find(photos.name, name, codec.name, q)]
+                photo = photos.read(name) if missing else None
+                for quality in missing:
+                    store.add(measure(codec, photo, quality, photo_set=photos.name, name=name))
+        store.save()
+        return [
+            store.find(photos.name, name, codec.name, quality)
+            for photos in self.sets for name in photos.names for quality in qualities
+        ]  # fmt: skip
+
+
+def runs(points: Sequence[Point], cells: Sequence[Cell], photos: str) -> Runs:
+    """What cells that differ in their seeds alone, in the order of these, are on a set of photos."""
+    curves = photo_curves([point for point in points if point.set == photos])
+    its = [curves[photos, cell.name] for cell in sorted(cells, key=lambda cell: cell.config.seed)]
+    return Runs(np.stack([curve.bpp for curve in its]), np.stack([curve.psnr for curve in its]))
+
+
+def level_bpp(points: Sequence[Point], cells: Sequence[Cell], photos: str) -> np.ndarray:
+    """Mean bits per pixel of z_1, z_2, ... over cells, photos and rates, (L,)."""
+    names = {cell.name for cell in cells}
+    return np.mean([point.level_bpp for point in points if point.set == photos and point.codec in names], axis=0)
+
+
+def by(cells: Sequence[Cell], *fields: str) -> dict[tuple, list[Cell]]:
+    """Cells grouped by fields of their configuration, in order of appearance."""
+    groups: dict[tuple, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(tuple(getattr(cell.config, field) for field in fields), []).append(cell)
+    return groups
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """What every experiment takes."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--budget", choices=BUDGETS, default="smoke", help="default: smoke, a minute")
+    parser.add_argument("--data", default="embedded", help="to learn from, as of nlvc.train; default: embedded")
+    parser.add_argument("--photos", metavar="[NAME=]FOLDER", nargs="+", default=[],
+                        help="sets to measure on; default: crops of embedded photos")  # fmt: skip
+    parser.add_argument("--out", metavar="FOLDER", type=Path, default=Path("runs/experiments"),
+                        help="shared by all experiments of one budget; default: runs/experiments")  # fmt: skip
+    return parser
+
+
+def _first(photos: PhotoSet, most: int | None) -> PhotoSet:
+    return photos._replace(names=photos.names[:most])
+
+
+def _crops(folder: Path, side: int = 96) -> str:
+    """The middle of each embedded test photo as a PNG in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, photo in enumerate(data.photos("embedded", "test")):
+        top, left = ((size - side) // 2 for size in photo.shape[:2])
+        Image.fromarray(photo[top : top + side, left : left + side]).save(folder / f"{number}.png")
+    return str(folder)

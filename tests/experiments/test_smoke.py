@@ -1,0 +1,35 @@
+"""Each experiment at its smoke budget: it trains, codes, compares, and leaves tables and pictures."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+EXPERIMENTS = {
+    "levels": ("levels-embedded", "BD-rate against L = 2"),
+    "best_levels": ("best_levels-embedded", "PSNR against L = 2"),
+    "priors": ("priors-embedded", "Friedman"),
+    "geometry": ("geometry-embedded", "bits of a zero"),
+    "domains": ("domains-embedded", "learnt from"),
+}
+"""In an order in which each finds the cells that others have trained."""
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """The folder that all share."""
+    return tmp_path_factory.mktemp("experiments")
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_smoke(name, out, run_python):
+    pytest.importorskip("matplotlib")
+    done = run_python(Path("experiments") / f"{name}.py", "--out", out)
+    assert done.returncode == 0, done.stderr
+    stem, word = EXPERIMENTS[name]
+    table = (out / f"{stem}.md").read_text()
+    assert "Budget: smoke" in table and word in table and table in done.stdout + "\n"
+    with (out / f"{stem}.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) >= 2
+    pictures = list(out.glob(f"{name}*.png"))
+    assert len(pictures) == 1 and pictures[0].stat().st_size > 5000
