@@ -133,8 +133,8 @@ def of_stages(costs: list[Cost]) -> str:
 
 def of_files(files: dict[str, tuple[float, float, float]]) -> str:
     """The table of file codecs."""
-    rows = [[name, f"{bpp:.3f}", f"{encode:.3f}", f"{decode:.3f}"] for name, (bpp, encode, decode) in files.items()]
-    return markdown(["codec", "bpp", "encode, s", "decode, s"], rows)
+    rows = [[name, f"{bpp:.3f}", *(f"{1e3 * wall:.1f}" for wall in times)] for name, (bpp, *times) in files.items()]
+    return markdown(["codec", "bpp", "encode, ms", "decode, ms"], rows)
 
 
 def of_sizes(sizes: dict[float, dict]) -> str:
