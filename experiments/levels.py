@@ -99,7 +99,8 @@ def draw(study: Study, photos: str, against: dict[tuple, Effect]) -> None:
         its = against[2, "logistic", context]
         lines.append((f"{context} context", [2], *([value] for value in (its.value, its.low, its.high))))
     title, label = f"{photos}: levels and priors", "BD-rate against L = 2, logistic, %"
-    curves(lines, study.out / f"levels-{photos}.png", title, "levels, L", label)
+    ticks = range(1, study.budget.levels + 1)
+    curves(lines, study.out / f"levels-{photos}.png", title, "levels, L", label, ticks=ticks)
 
 
 if __name__ == "__main__":
