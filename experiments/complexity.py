@@ -75,9 +75,7 @@ def named_cells(study: Study) -> dict[str, Cell]:
         for cell in study.train("chains", "--prior", "logistic", "--L", *levels, seeds=seeds)
     }
     deep = str(min(3, study.budget.levels))
-    for cell in study.train("dims", "--L", deep, "--dims", "common", "tapered", seeds=seeds):
-        if cell.config.dims == "tapered":
-            found[f"L = {deep}, tapered"] = cell
+    found[f"L = {deep}, tapered"], *_ = study.train(f"dims-{deep}", "--L", deep, "--dims", "tapered", seeds=seeds)
     for cell in study.train("contexts", "--context", "spatial", "channel", "--L", "2", seeds=seeds):
         found[f"L = 2, {cell.config.context} context"] = cell
     return found

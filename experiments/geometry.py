@@ -12,8 +12,10 @@ Five questions, each against `base` with the same L and seed, by real files at f
 - filters of the other convolutions, L = 3.
 
 In the small budget the first three train chains on the common transform; channels and filters change the transform, so
-these cells train all of it, longer but with one seed. In OUT: geometry-SET.md, .csv and .png.
+these cells train all of it. In OUT: geometry-SET.md, .csv and .png.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from drawing import intervals
@@ -23,6 +25,7 @@ from tables import interval, markdown, points_of
 
 from nlvc.files import write_csv, write_whole
 from nlvc.models.priors import logistic
+from nlvc.sweeping.grid import Cell
 
 STRIDES = {
     "2": ("16 4", "16 2", "16 1"),
@@ -32,55 +35,65 @@ STRIDES = {
 """By L; the rule of `base` comes first. Together at most 64, half the crops of training."""
 
 
+class Question(NamedTuple):
+    """A flag, the level it was asked at, all points, and ((value,), cells) of each value, the base first."""
+
+    field: str
+    level: int
+    points: list
+    groups: list[tuple]
+
+
 def main() -> None:
     """The command."""
     given = parser(__doc__).parse_args()
     study = Study(given.out, given.budget, given.data, given.photos)
     levels = [level for level in STRIDES if int(level) <= study.budget.levels]
-    found: list[tuple] = []
+    found = []
     for level in levels:
-        found += compared(study, "dims", ("dims",), ("common",), "--L", level, "--dims", "common", "tapered")
-        words = [word for strides in study.some(STRIDES[level]) for word in ("--strides", *strides.split())]
-        base = tuple(map(int, STRIDES[level][0].split()))
-        found += compared(study, f"strides-{level}", ("strides",), (base,), "--L", level, *words)
-    for level in [level for level in levels if level in ("2", "5")]:
-        scales = study.some(("0.25", "0.1", "0.5", "1"))
-        found += compared(study, "scales", ("prior_scale",), (0.25,), "--L", level, "--prior-scale", *scales)
+        base = study.train("chains", "--prior", "logistic", "--L", level)
+        found.append(compared(study, base, "dims", "--dims", "tapered"))
+        words = [word for strides in study.some(STRIDES[level])[1:] for word in ("--strides", *strides.split())]
+        found.append(compared(study, base, "strides", *words))
+        if level != "3":
+            scales = study.some(("0.25", "0.1", "0.5", "1"))[1:]
+            found.append(compared(study, base, "prior_scale", "--prior-scale", *scales))
+    # Cells that train all of their model.
     level = str(min(3, study.budget.levels))
-    widths = {"channels": ("150", "100", "192"), "filters": ("70", "48", "96")}
+    base = study.train("whole", "--L", level, whole=True)
+    widths = {"channels": ("100", "192"), "filters": ("48", "96")}
     if given.budget == "smoke":
-        widths = {"channels": ("48", "24"), "filters": ("8", "4")}
-    for flag, (base, *others) in widths.items():
-        values = base, *others
-        found += compared(study, flag, (flag,), (int(base),), "--L", level, f"--{flag}", *values, whole=True)
+        widths = {"filters": ("4",)}
+    found += [compared(study, base, flag, f"--{flag}", *values, whole=True) for flag, values in widths.items()]
     for photos in study.sets:
         report(study, given.budget, photos.name, found)
 
 
-def compared(study: Study, grid: str, fields: tuple, base: tuple, *words: str, whole: bool = False) -> list[tuple]:
-    """Trains and measures a grid: a (question, base, points, cells by value) for the table, with L in the question."""
-    cells = study.train(grid, *words, whole=whole)
-    groups = by(cells, *fields)
-    if base not in groups:
-        raise ValueError(f"{grid}: {base} is not among {list(groups)}")
-    return [(f"{fields[0]}, L = {cells[0].config.L}", base, study.measure(cells), groups)]
+def compared(study: Study, base: list[Cell], field: str, *words: str, whole: bool = False) -> Question:
+    """Trains and measures the values of a flag beside the base."""
+    level = base[0].config.L
+    cells = base + study.train(f"{field}-{level}", "--L", str(level), *words, whole=whole)
+    groups = by(cells, "level_strides" if field == "strides" else field)
+    return Question(field, level, study.measure(cells), list(groups.items()))
 
 
-def report(study: Study, budget: str, photos: str, found: list[tuple]) -> None:
+def report(study: Study, budget: str, photos: str, found: list[Question]) -> None:
     """Tables and picture of one set of photos."""
     rows, records, drawn, effects = [], [], [], []
-    for question, base, points, groups in found:
-        its = {key: runs(points, cells, photos) for key, cells in groups.items()}
-        for key, run in its.items():
-            against = None if key == base else effect(its[base], run)
-            deepest = level_bpp(points, groups[key], photos)[-1]
-            rows.append([question, shown(key[0]), points_of(run), f"{deepest:.4f}", against, len(run.bpp)])
+    for question in found:
+        its = {shown(value): (cells, runs(question.points, cells, photos)) for (value,), cells in question.groups}
+        base, anchor = next((value, run) for value, (_, run) in its.items())
+        for value, (cells, run) in its.items():
+            against = None if value == base else effect(anchor, run)
+            deepest = level_bpp(question.points, cells, photos)[-1]
+            about = [f"{question.field}, L = {question.level}", value]
+            rows.append([*about, points_of(run), f"{deepest:.4f}", against, len(run.bpp)])
             if against:
                 effects.append(against)
-                about = {"question": question, "value": shown(key[0]), "against": shown(base[0])}
-                records.append({**about, **against._asdict()})
-                label = f"{question}: {about['value']} against {about['against']}"
-                drawn.append((label, against.value, against.low, against.high, question.partition(",")[0]))
+                records.append({"L": question.level, "flag": question.field, "value": value, "against": base,
+                                **against._asdict()})  # fmt: skip
+                label = f"{about[0]}: {value} against {base}"
+                drawn.append((label, against.value, against.low, against.high, question.field))
     adjusted = iter(holm([its.p for its in effects]))
     rows = [[*row[:4], *told(row[4], adjusted), row[5]] for row in rows]
     header = ["what", "value", "bpp/PSNR", "bpp of z_L", "BD-rate against base, %", "p (Holm)", "seeds"]

@@ -123,7 +123,7 @@ class Study:
             return [point for points in tqdm(found, total=total, unit="cell", disable=None) for point in points]
 
     def _measure(self, cell: Cell, qualities: tuple[float, ...]) -> list[Point]:
-        codec = model_codec(cell.workdir / "model.safetensors", qualities)._replace(name=cell.name)
+        codec = model_codec(cell.workdir / "model.safetensors", qualities)._replace(name=called(cell))
         store = Store(self.out / "points" / cell.workdir.parent.name / cell.name / "points.csv", [codec])
         for photos in self.sets:
             for name in photos.names:
@@ -138,16 +138,21 @@ class Study:
         ]  # fmt: skip
 
 
+def called(cell: Cell) -> str:
+    """What the points of a cell call it: cells of different grids may have one name."""
+    return f"{cell.workdir.parent.name}: {cell.name}"
+
+
 def runs(points: Sequence[Point], cells: Sequence[Cell], photos: str) -> Runs:
     """What cells that differ in their seeds alone, in the order of these, are on a set of photos."""
     curves = photo_curves([point for point in points if point.set == photos])
-    its = [curves[photos, cell.name] for cell in sorted(cells, key=lambda cell: cell.config.seed)]
+    its = [curves[photos, called(cell)] for cell in sorted(cells, key=lambda cell: cell.config.seed)]
     return Runs(np.stack([curve.bpp for curve in its]), np.stack([curve.psnr for curve in its]))
 
 
 def level_bpp(points: Sequence[Point], cells: Sequence[Cell], photos: str) -> np.ndarray:
     """Mean bits per pixel of z_1, z_2, ... over cells, photos and rates, (L,)."""
-    names = {cell.name for cell in cells}
+    names = {called(cell) for cell in cells}
     return np.mean([point.level_bpp for point in points if point.set == photos and point.codec in names], axis=0)
 
 

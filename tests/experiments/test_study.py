@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import study
-from study import BUDGETS, Study, by, level_bpp, runs
+from study import BUDGETS, Study, by, called, level_bpp, runs
 
 from nlvc.config import Config
 from nlvc.evaluation import Point
@@ -13,7 +13,8 @@ from nlvc.sweeping.grid import cells_of
 
 
 def point(cell, photo: str, setting: float, bpp: float, levels=()) -> Point:
-    return Point("set", photo, 8, 8, cell.name, setting, int(bpp * 8), bpp, 30 + bpp, 1.0, 0.0, 0.0, level_bpp=levels)
+    measures = int(bpp * 8), bpp, 30 + bpp, 1.0, 0.0, 0.0
+    return Point("set", photo, 8, 8, called(cell), setting, *measures, level_bpp=levels)
 
 
 @pytest.fixture
