@@ -11,10 +11,10 @@ import numpy as np
 from nlvc.evaluation.comparisons import SetResults, decibels
 from nlvc.files import write_whole
 
-_INK, _PAPER = "#1b1c1f", "#fefefd"
+INK, PAPER = "#1b1c1f", "#fefefd"
 """Text and ground, in colours that nothing else has, because `inline` replaces them."""
 STRONG = ("#e0343c", "#2f6fdf", "#1f9d57", "#a04fd0", "#e08214", "#12a5b5")
-_FAINT = ("#8a6d5a", "#5f86a8", "#8d8a3c", "#9a6f9f", "#5f9683", "#b0785f", "#7e7f95", "#a08c70")
+FAINT = ("#8a6d5a", "#5f86a8", "#8d8a3c", "#9a6f9f", "#5f9683", "#b0785f", "#7e7f95", "#a08c70")
 GRID = "#90909050"
 
 
@@ -33,9 +33,9 @@ def save_curves(found: SetResults, folder: Path) -> str:
     from matplotlib.figure import Figure
 
     texts = {"svg.fonttype": "none", "svg.hashsalt": found.name, "font.family": "DejaVu Sans"}
-    inks = {name: _INK for name in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")}
+    inks = {name: INK for name in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")}
     with matplotlib.rc_context({**texts, **inks, "font.size": 10}):
-        figure = Figure(figsize=(13, 5.4), facecolor=_PAPER, layout="constrained")
+        figure = Figure(figsize=(13, 5.4), facecolor=PAPER, layout="constrained")
         panels = figure.subplots(1, 2)
         for panel, quality, label in zip(panels, ("psnr", "ms_ssim"), ("PSNR, dB", "MS-SSIM, dB"), strict=True):
             _draw(panel, list(lines(found, quality)), label)
@@ -43,7 +43,7 @@ def save_curves(found: SetResults, folder: Path) -> str:
         for suffix in ("png", "svg"):
             buffer = io.BytesIO()
             metadata = {"metadata": {"Date": None}} if suffix == "svg" else {"dpi": 130}
-            figure.savefig(buffer, format=suffix, facecolor=_PAPER, **metadata)
+            figure.savefig(buffer, format=suffix, facecolor=PAPER, **metadata)
             write_whole(folder / f"rd-{found.name}.{suffix}", buffer.getvalue())
     return buffer.getvalue().decode()
 
@@ -53,7 +53,7 @@ def inline(svg: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r' width="[^"]*pt"| height="[^"]*pt"| xmlns(:\w+)?="[^"]*"', "", svg)
     svg = svg.replace("xlink:href", "href")
-    return svg.replace(_INK, "currentColor").replace(_PAPER, "none")
+    return svg.replace(INK, "currentColor").replace(PAPER, "none")
 
 
 def lines(found: SetResults, quality: str) -> Iterator[Line]:
@@ -93,7 +93,7 @@ def _draw(panel, drawn: list[Line], label: str) -> None:
     ends, numbers = [], {True: 0, False: 0}
     for line in drawn:
         strong = line.kind == "model"
-        palette = STRONG if strong else _FAINT
+        palette = STRONG if strong else FAINT
         colour = palette[numbers[strong] % len(palette)]
         numbers[strong] += 1
         panel.plot(
@@ -137,5 +137,6 @@ def label_ends(panel, ends: list[tuple]) -> None:
         panel.annotate(
             name, (x, y), xytext=(1.03, place), textcoords="axes fraction", va="center", color=colour,
             weight="bold" if strong else "normal", fontsize=9.5 if strong else 8.5, annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "alpha": 0.6, "shrinkA": 1, "shrinkB": 1},
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "alpha": 0.6, "shrinkA": 1, "shrinkB": 1,
+                        "relpos": (0, 0.5)},
         )  # fmt: skip
