@@ -26,7 +26,8 @@ p, li, figcaption, caption { max-width: 56rem; } .faint, figcaption, caption { c
 .wide { overflow-x: auto; } svg { width: 100%; height: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; } caption { text-align: left; padding: .3rem 0; }
 th, td { padding: .22rem .8rem .22rem 0; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--rule); }
-th { font-weight: 600; vertical-align: bottom; } th:first-child, td.text { text-align: left; }
+th { font-weight: 600; vertical-align: bottom; }
+thead th { white-space: normal; } th:first-child, td.text { text-align: left; }
 td.text { white-space: normal; overflow-wrap: anywhere; } tr.model { background: var(--mark); }
 .good { color: var(--good); } .bad { color: var(--bad); } small { color: var(--faint); font-size: .82em; }
 summary { cursor: pointer; font-weight: 600; padding: .5rem 0; } nav a { margin-right: 1.2rem; } a { color: inherit; }
