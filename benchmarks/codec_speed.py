@@ -139,13 +139,13 @@ def measured_apart(model: str, photo: str, megapixels: float, runs: int) -> dict
 
 
 def stage_shares(reading: dict) -> list[float]:
-    """Of the wall time, for each of STAGES; what is left is the rest.
+    """Of the wall time, for each of STAGES, and what is left.
 
     Threads overlap: stages share the wall time as they share the threads' time.
     """
     threads = sum(reading[stage] for stage in STAGES)
     busy = min(1.0, threads / reading["wall"])
-    return [busy * reading[stage] / threads for stage in STAGES]
+    return [*(busy * reading[stage] / threads for stage in STAGES), 1 - busy]
 
 
 def main() -> None:
@@ -170,7 +170,7 @@ def main() -> None:
             print(
                 f"{facts['width']:>6} x {facts['height']:<6} {side:<9} {reading['wall']:8.3f} "
                 f"{1e9 * reading['wall'] / pixels:9.0f} {shares[0]:11.0%} {shares[1]:7.0%} {shares[2]:8.0%} "
-                f"{1 - sum(shares):6.0%} {facts['bytes'] / 1e6:5.2f} {facts['memory'] / 2**30:9.2f}  {webp}"
+                f"{shares[3]:6.0%} {facts['bytes'] / 1e6:5.2f} {facts['memory'] / 2**30:9.2f}  {webp}"
             )
 
 

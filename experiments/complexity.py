@@ -125,7 +125,7 @@ def of_stages(costs: list[Cost]) -> str:
     for found in costs:
         for side in SIDES:
             shares = stage_shares(found.facts[side])
-            rows.append([found.name, side, *(f"{share:.0%}" for share in (*shares, 1 - sum(shares)))])
+            rows.append([found.name, side, *(f"{share:.0%}" for share in shares)])
     return markdown(["model", "", *STAGES, "rest"], rows)
 
 
@@ -150,14 +150,15 @@ def record(found: Cost) -> dict:
     """A line of complexity.csv."""
     measures = {f"{side}_{name}": value for side in SIDES for name, value in found.facts[side].items()}
     webp = {f"webp_{side}": found.facts["webp"][side] for side in SIDES}
-    return {**found._asdict(), **measures, **webp, "memory": found.facts["memory"], "bpp": rate(found), "facts": ""}
+    counts = {name: getattr(found, name) for name in ("name", "compress", "decompress", "parameters")}
+    return {**counts, **measures, **webp, "memory": found.facts["memory"], "bpp": rate(found)}
 
 
 def draw(out: Path, costs: list[Cost], sizes: dict[float, dict]) -> None:
     """Both pictures."""
     names = [f"{found.name}: {side}" for found in costs for side in SIDES]
     walls = [found.facts[side] for found in costs for side in SIDES]
-    shares = [[*stage_shares(reading), 1 - sum(stage_shares(reading))] for reading in walls]
+    shares = [stage_shares(reading) for reading in walls]
     parts = {
         stage: [reading["wall"] * share[place] for reading, share in zip(walls, shares, strict=True)]
         for place, stage in enumerate((*STAGES, "rest"))

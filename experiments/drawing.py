@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nlvc.evaluation.plots import FAINT, GRID, INK, PAPER, STRONG, label_ends
+from nlvc.evaluation.plots import FAINT, GRID, INK, INKS, PAPER, STRONG, label_ends
 from nlvc.files import write_whole
 
 
@@ -92,8 +92,7 @@ def _panel(path: Path, title: str, xlabel: str, ylabel: str, size: tuple[float, 
     import matplotlib
     from matplotlib.figure import Figure
 
-    inks = {name: INK for name in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")}
-    with matplotlib.rc_context({**inks, "font.family": "DejaVu Sans"}):
+    with matplotlib.rc_context({**INKS, "font.family": "DejaVu Sans"}):
         figure = Figure(figsize=size, facecolor=PAPER, layout="constrained")
         panel = figure.subplots()
         panel.set_facecolor("none")

@@ -13,6 +13,8 @@ from nlvc.files import write_whole
 
 INK, PAPER = "#1b1c1f", "#fefefd"
 """Text and ground, in colours that nothing else has, because `inline` replaces them."""
+INKS = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK)
+"""Matplotlib's settings for all that is written in INK."""
 STRONG = ("#e0343c", "#2f6fdf", "#1f9d57", "#a04fd0", "#e08214", "#12a5b5")
 FAINT = ("#8a6d5a", "#5f86a8", "#8d8a3c", "#9a6f9f", "#5f9683", "#b0785f", "#7e7f95", "#a08c70")
 GRID = "#90909050"
@@ -33,8 +35,7 @@ def save_curves(found: SetResults, folder: Path) -> str:
     from matplotlib.figure import Figure
 
     texts = {"svg.fonttype": "none", "svg.hashsalt": found.name, "font.family": "DejaVu Sans"}
-    inks = {name: INK for name in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")}
-    with matplotlib.rc_context({**texts, **inks, "font.size": 10}):
+    with matplotlib.rc_context({**texts, **INKS, "font.size": 10}):
         figure = Figure(figsize=(13, 5.4), facecolor=PAPER, layout="constrained")
         panels = figure.subplots(1, 2)
         for panel, quality, label in zip(panels, ("psnr", "ms_ssim"), ("PSNR, dB", "MS-SSIM, dB"), strict=True):
