@@ -56,9 +56,9 @@ def curves(
                 panel.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
             ends.append((x[known][-1], y[known][-1], name, colour, not thin))
             seen.append((x, y))
-        for axis, values, wanted in zip("xy", zip(*seen, strict=True), (log_x, log_y), strict=True):
-            if wanted:
-                _logarithmic(panel, axis, np.concatenate(values))
+        for place, (axis, wanted) in enumerate((("x", log_x), ("y", log_y))):
+            if wanted and seen:
+                _logarithmic(panel, axis, np.concatenate([line[place] for line in seen]))
         if ticks is not None:
             panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             panel.set_xticks([], minor=True)

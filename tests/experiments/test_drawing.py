@@ -33,6 +33,12 @@ def test_curves(drawing, tmp_path):
     check(tmp_path / "b.png")
 
 
+def test_curves_of_which_nothing_is_known(drawing, tmp_path):
+    lines = [("one", [1, 2], [np.nan, np.nan], None, None)]
+    drawing.curves(lines, tmp_path / "d.png", "Curves", "levels", "%", log_y=True, ticks=[1, 2])
+    check(tmp_path / "d.png")
+
+
 def test_stacks(drawing, tmp_path):
     drawing.stacks(["L=1", "L=2"], {"z_1": [0.5, 0.4], "z_2": [0, 0.05]}, tmp_path / "c.png", "Bits", "bpp")
     check(tmp_path / "c.png")
