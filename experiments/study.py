@@ -63,7 +63,7 @@ BUDGETS = {
     "smoke": Budget((0,), 2, 2, (*_TINY, "--L=2"), _TINY, _TINY, ("--steps=2",), 2),
     "small": Budget(
         (0, 1, 2), 6, None, (*_VARIABLE, "--L=2", "--steps=2000"),
-        (*_VARIABLE, "--steps=400", "--checkpoint-every=400"), (*_VARIABLE, "--steps=1000"),
+        (*_VARIABLE, "--steps=400", "--checkpoint-every=400"), (*_VARIABLE, "--steps=600"),
         ("--steps=250", "--learning-rate=2e-4"), 24,
     ),
     "full": Budget((0, 1, 2), 6, None, None, _LONG, _LONG, ("--steps=10000", "--learning-rate=2e-4"), None),
