@@ -86,7 +86,7 @@ def measure(model: str, photo: str, megapixels: float, runs: int) -> dict:
     clock.watch(loaded, "conditional", lambda _: "priors")
     clock.watch(loaded, "synthesise", lambda _: "transforms")
     # Of a model with a context; there is no stopwatch in the loop over what is decoded.
-    clock.watch(causal, "settle", lambda _: "priors")
+    clock.watch(causal, "choose", lambda _: "priors")
     clock.watch(causal, "push", lambda _: "entropy")
     clock.watch(causal, "pop", lambda _: "priors")
     clock.watch(coder, "push", lambda _: "entropy")

@@ -1,8 +1,7 @@
-"""z_1 of models with a context: what of it is decoded tells how the rest is coded, so it is decoded step by step.
+"""z_1 of models with a context: what of it is coded tells how the rest is, so it is coded step by step.
 
-The encoder knows all of z_1 but not which bins there will be, because bins are centred on means that depend on the bins
-before. It chooses all at once, looks at what they say of each other, and chooses again until nothing changes: every
-time at least one more step of the decoder is final, and in truth after a few times all are.
+Not even the encoder, who knows all of z_1, can take the steps at once: bins are centred on means, and those depend on
+the symbols that were chosen before.
 """
 
 from collections.abc import Callable
@@ -26,24 +25,19 @@ class Told(NamedTuple):
     streams: list[np.ndarray]
 
 
-def settle(model: Model, grid: Grid, z: np.ndarray, above: np.ndarray, box: Box, pick: Callable) -> tuple:
+def choose(model: Model, grid: Grid, z: np.ndarray, above: np.ndarray, box: Box, pick: Callable) -> tuple:
     """(symbols, tables, indices, means in units) of a box of z_1 (h, w, C) in bins, given all of z_2 in units.
 
-    pick: (offsets in bins, tables, indices) -> symbols, element by element.
+    pick: (offsets in bins, tables, indices, place) -> symbols of one place of `order`, element by element.
     """
-    told = Told(*model.hyper(grid, above, box))
-    decoded = _plane(told)
-    inside = decoded[REACH:, REACH:][: box.height, : box.width]
-    inside[:] = in_units(np.rint(z), 0)
-    steps = len(order(model.config, box.height, box.width))
-    for _ in range(steps + 1):
-        means, indices = _all(model, told, decoded, box)
-        symbols = pick(z - means.astype(np.float32) / MEAN_UNITS, model.tables, indices)
-        units = in_units(symbols, means)
-        if np.array_equal(units, inside):
-            return symbols, model.tables, indices, means
-        inside[:] = units
-    raise CodecError("the context of this model does not settle; it was not trained well")
+    inside, look = _walk(model, grid, above, box)
+    symbols, indices, means = (np.empty(z.shape, np.int32) for _ in range(3))
+    for place in order(model.config, box.height, box.width):
+        means[place], indices[place] = look(place)
+        offsets = z[place] - means[place].astype(np.float32) / MEAN_UNITS
+        symbols[place] = pick(offsets, model.tables, indices[place], place)
+        inside[place] = in_units(symbols[place], means[place])
+    return symbols, model.tables, indices, means
 
 
 def push(model: Model, symbols: np.ndarray, indices: np.ndarray) -> bytes:
@@ -56,10 +50,8 @@ def push(model: Model, symbols: np.ndarray, indices: np.ndarray) -> bytes:
 
 def pop(model: Model, grid: Grid, above: np.ndarray, box: Box, data: bytes) -> np.ndarray:
     """z_1 of a box in units, int16 (h, w, C). Raises ValueError for a message that is not its own."""
-    message, told = coding.from_bytes(data, coding.LANES), Told(*model.hyper(grid, above, box))
-    decoded = _plane(told)
-    inside = decoded[REACH:, REACH:][: box.height, : box.width]
-    look = _line(model, told, decoded) if model.config.context == "spatial" else _slice(model, told, decoded, box)
+    message = coding.from_bytes(data, coding.LANES)
+    inside, look = _walk(model, grid, above, box)
     for place in order(model.config, box.height, box.width):
         means, indices = look(place)
         message, symbols = coding.indexed(model.tables, indices).pop(message)
@@ -69,20 +61,14 @@ def pop(model: Model, grid: Grid, above: np.ndarray, box: Box, data: bytes) -> n
     return inside
 
 
-def _plane(told: Told) -> np.ndarray:
-    """Nothing decoded: zeros, with a margin."""
+def _walk(model: Model, grid: Grid, above: np.ndarray, box: Box) -> tuple[np.ndarray, Callable]:
+    """z_1 of a box in units, int16 (h, w, C), to be filled in, and a function from a place of `order`, those before it
+    filled in, to its means in units and its indices."""
+    told = Told(*model.hyper(grid, above, box))
     height, width, channels = told.means.shape
-    return np.zeros((height + 2 * REACH, width + 2 * REACH, channels), np.int16)
-
-
-def _all(model: Model, told: Told, decoded: np.ndarray, box: Box) -> tuple[np.ndarray, np.ndarray]:
-    """Means and indices (h, w, C) of a box in which everything is decoded."""
-    found = []
-    for part, channels in enumerate(parts(model.config)):
-        looked = decoded[None, :, :, : seen(model.config, part)]
-        z_2 = (v[None] for v in (told.streams[part], told.means[..., channels], told.scales[..., channels]))
-        found.append(model.context(part, looked, *z_2))
-    return tuple(np.concatenate(v, axis=-1)[0, : box.height, : box.width] for v in zip(*found, strict=True))
+    decoded = np.zeros((height + 2 * REACH, width + 2 * REACH, channels), np.int16)
+    look = _line(model, told, decoded) if model.config.context == "spatial" else _slice(model, told, decoded, box)
+    return decoded[REACH:, REACH:][: box.height, : box.width], look
 
 
 def _slice(model: Model, told: Told, decoded: np.ndarray, box: Box) -> Callable:

@@ -75,15 +75,17 @@ def encode(model: Model, grid: Grid, pixels: np.ndarray, observe: Observer | Non
 def choose(model: Model, grid: Grid, level: int, z: np.ndarray, above: np.ndarray | None, box: Box) -> tuple:
     """(symbols, tables, indices, means in units) of a box of z_level, given all of it in bins."""
 
-    def pick(offsets, tables, indices):
+    z = box.of(z)
+
+    def pick(offsets, tables, indices, place=...):
         if level == 1 and model.distortion_weight is not None:
-            return cheapest(offsets, tables, indices, model.distortion_weight)
+            return cheapest(offsets, tables, indices, np.broadcast_to(model.distortion_weight, z.shape)[place])
         return nearest(offsets)
 
     if level == 1 and model.config.context != "none":
-        return causal.settle(model, grid, box.of(z), above, box, pick)
+        return causal.choose(model, grid, z, above, box, pick)
     tables, indices, means = model.conditional(grid, level, above, box)
-    return pick(box.of(z) - means.astype(np.float32) / MEAN_UNITS, tables, indices), tables, indices, means
+    return pick(z - means.astype(np.float32) / MEAN_UNITS, tables, indices), tables, indices, means
 
 
 def refine(model: Model, grid: Grid, box: Box, pixels, first: np.ndarray, symbols, tables, indices, means, effort: int):

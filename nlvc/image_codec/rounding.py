@@ -25,16 +25,17 @@ def nearest(offsets: np.ndarray) -> np.ndarray:
 def cheapest(offsets: np.ndarray, tables: coding.Tables, indices: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """The nearest symbols, or where that lowers bits + weight * error^2 their neighbours towards the mean, int32.
 
-    offsets: (h, w, C) distances from the mean, in bins; indices: (h, w, C), the table of each; weight: (C,), bits that
-    a squared bin is worth (`distortion_weight`).
+    offsets: (..., C) distances from the mean, in bins; indices: as many, the table of each; weight: as many or (C,),
+    bits that a squared bin is worth (`distortion_weight`).
     """
     symbols = nearest(offsets)
     places = np.nonzero(symbols)
     near, distance, index = symbols[places], offsets[places], indices[places]
+    weight = np.broadcast_to(weight, offsets.shape)[places]
     low = near - np.sign(near)
     saved = coding.ideal_bits(tables, near, index) - coding.ideal_bits(tables, low, index)
     worse = (distance - low) ** 2 - (distance - near) ** 2
-    symbols[places] = np.where(saved > CAUTION * weight[places[-1]] * worse, low, near)
+    symbols[places] = np.where(saved > CAUTION * weight * worse, low, near)
     return symbols
 
 

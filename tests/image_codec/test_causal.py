@@ -1,4 +1,4 @@
-"""Models with a context: decoded step by step, what was coded at once."""
+"""Models with a context, coded and decoded step by step."""
 
 import numpy as np
 import pytest
