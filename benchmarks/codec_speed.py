@@ -99,7 +99,7 @@ def measure(model: str, photo: str, megapixels: float, runs: int) -> dict:
         with clock.reading() as reading:
             image_codec.decompress(data, model=loaded)
         decodings.append(reading)
-    memory = peak_memory()
+    memory = process.peak_mib()
     picture, file = Image.fromarray(image), io.BytesIO()
     webp = {}
     if max(picture.size) <= 16383:  # WebP's own limit
@@ -118,16 +118,6 @@ def seconds(function) -> float:
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
-
-
-def peak_memory() -> int:
-    """Bytes that were resident at most, or 0 where the system does not say."""
-    try:
-        import resource
-    except ImportError:
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def measured_apart(model: str, photo: str, megapixels: float, runs: int) -> dict:
@@ -170,7 +160,7 @@ def main() -> None:
             print(
                 f"{facts['width']:>6} x {facts['height']:<6} {side:<9} {reading['wall']:8.3f} "
                 f"{1e9 * reading['wall'] / pixels:9.0f} {shares[0]:11.0%} {shares[1]:7.0%} {shares[2]:8.0%} "
-                f"{shares[3]:6.0%} {facts['bytes'] / 1e6:5.2f} {facts['memory'] / 2**30:9.2f}  {webp}"
+                f"{shares[3]:6.0%} {facts['bytes'] / 1e6:5.2f} {facts['memory'] / 2**10:9.2f}  {webp}"
             )
 
 

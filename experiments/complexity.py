@@ -113,7 +113,7 @@ def of_models(costs: list[Cost]) -> str:
         for side in SIDES:
             wall = facts[side]["wall"]
             row += [f"{wall:.3f}", f"{wall / facts['webp'][side]:.1f}"]
-        rows.append([*row, f"{facts['memory'] / 2**20:.0f}"])
+        rows.append([*row, f"{facts['memory']:.0f}"])
     header = ["model", "kMAC/pixel to compress", "to decompress", "million parameters", "bpp", "compress, s",
               "times WebP", "decompress, s", "times WebP", "peak MiB"]  # fmt: skip
     return markdown(header, rows)
@@ -142,7 +142,7 @@ def of_sizes(sizes: dict[float, dict]) -> str:
         row = [f"{size:g}"]
         for side in SIDES:
             row += [f"{facts[side]['wall']:.2f}", f"{facts[side]['wall'] / size:.2f}"]
-        rows.append([*row, f"{facts['memory'] / 2**20:.0f}"])
+        rows.append([*row, f"{facts['memory']:.0f}"])
     return markdown(["megapixels", "compress, s", "s/MP", "decompress, s", "s/MP", "peak MiB"], rows)
 
 

@@ -1,5 +1,6 @@
 """How the process of a command uses its machine. A library has no say in that, so only commands call these."""
 
+import contextlib
 import ctypes
 import hashlib
 import platform
@@ -45,6 +46,20 @@ def keep_programs() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     # A kill may leave half an entry, which JAX speaks of at every start, and compiles.
     warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry")
+
+
+def peak_mib() -> float:
+    """The largest resident memory of this process so far, MiB; nan where the system does not say."""
+    # On Linux ru_maxrss begins with what the process that started this one had, so it is asked for only elsewhere.
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 2**10
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan")
+    unit = 1 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def _instructions() -> str:

@@ -8,13 +8,12 @@ import multiprocessing
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from nlvc.evaluation.trip import Codec, CodecFailure, Trip, failure, round_trip
-from nlvc.process import keep_freed_memory, keep_programs
+from nlvc.process import keep_freed_memory, keep_programs, peak_mib
 
 _PATIENCE = 5.0
 """Seconds that a process gets to end by itself."""
@@ -108,21 +107,8 @@ def _serve(connection, make: Callable[[], Codec]) -> None:
                     round_trip(codec, photo, setting, name)
                     warm |= {photo.shape, repr(setting)}
                 trip = round_trip(codec, photo, setting, name)
-                connection.send(Answer(trip, _peak_mib()))
+                connection.send(Answer(trip, peak_mib()))
             except CodecFailure as error:
                 connection.send(str(error))
     # Nothing is left to be ended by an exception, which would only disturb the end of Python.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _peak_mib() -> float:
-    # On Linux ru_maxrss begins with what the process that started this one had, so it is asked for only elsewhere.
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 2**10
-    try:
-        import resource
-    except ImportError:  # Windows
-        return float("nan")
-    unit = 1 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
