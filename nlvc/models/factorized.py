@@ -1,10 +1,10 @@
 """The learned, factorised prior of Ballé et al. 2018 (arXiv 1802.01436, appendix 6.1), with the verbs of `priors`."""
 
-import math
 from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jax.scipy.special import logit
 
@@ -15,8 +15,10 @@ Array = jax.Array
 _FARTHEST = 1e6
 
 
-def init_factorized(key: Array, channels: int, filters: tuple[int, ...] = (3, 3, 3), init_scale: float = 10.0) -> dict:
-    """Starting parameters of a `Factorized` prior (Ballé et al. 2018, appendix 6.1).
+def init_factorized(
+    key: Array, channels: int, filters: tuple[int, ...] = (3, 3, 3), init_scale: float | Array = 10.0
+) -> dict:
+    """Starting parameters of a `Factorized` prior (Ballé et al. 2018, appendix 6.1): logistics about 0.
 
     A Flax initialiser: `Factorized(**self.param("prior", init_factorized, channels))`.
 
@@ -24,7 +26,7 @@ def init_factorized(key: Array, channels: int, filters: tuple[int, ...] = (3, 3,
       key: a JAX random key.
       channels: C >= 1, the length of the latent's last axis.
       filters: widths of the hidden layers of each channel's monotone network; empty gives a logistic.
-      init_scale: > 0, about how wide the density is at the start, in bins.
+      init_scale: > 0, the scale of the logistic, in bins; or (C,), that of each channel.
 
     Returns:
       {"layers": layers}, see `Factorized`; float32.
@@ -32,26 +34,28 @@ def init_factorized(key: Array, channels: int, filters: tuple[int, ...] = (3, 3,
     Raises:
       ValueError: channels, a filter or init_scale is not positive.
     """
-    if channels < 1 or any(width < 1 for width in filters) or not init_scale > 0:
+    if channels < 1 or any(width < 1 for width in filters) or not np.all(np.asarray(init_scale) > 0):
         raise ValueError(
             "a factorised prior needs positive sizes; "
             f"got channels={channels}, filters={tuple(filters)}, init_scale={init_scale}"
         )
     widths = (1, *filters, 1)
     depth = len(widths) - 1
-    slope = init_scale ** (-1.0 / depth)
+    slope = jnp.broadcast_to(jnp.asarray(init_scale, jnp.float32) ** (-1.0 / depth), (channels,)).reshape(-1, 1, 1)
     layers = {}
     for k in range(depth):
         fan_in, fan_out = widths[k], widths[k + 1]
-        # softplus of this is slope / fan_out: all layers together then spread the density over about init_scale bins.
-        start = math.log(math.expm1(slope / fan_out))
         column = (channels, fan_out, 1)
         layers[str(k)] = {
-            "matrix": jnp.full((channels, fan_out, fan_in), start, jnp.float32),
+            # softplus of this is slope / fan_out: the slopes of all layers together are 1 / init_scale.
+            "matrix": jnp.broadcast_to(jnp.log(jnp.expm1(slope / fan_out)), (channels, fan_out, fan_in)),
+            # Not alike, or what is trained of the hidden units would be.
             "bias": jax.random.uniform(jax.random.fold_in(key, k), column, jnp.float32, -0.5, 0.5),
         }
         if k < depth - 1:
             layers[str(k)]["factor"] = jnp.zeros(column, jnp.float32)
+    median = Factorized(layers)._logits(jnp.zeros((channels, 1, 1)))
+    layers[str(depth - 1)]["bias"] = layers[str(depth - 1)]["bias"] - median
     return {"layers": layers}
 
 

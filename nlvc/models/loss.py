@@ -13,17 +13,18 @@ from nlvc.models.nested import Output
 
 
 def rate_distortion(
-    config: Config, output: Output, x: Array, lmbda: Array | None = None
+    config: Config, output: Output, x: Array | None, lmbda: Array | None = None
 ) -> tuple[Array, dict[str, Array]]:
     """The mean Lagrangian of a batch and its named terms.
 
     x: (B, H, W, 3); lmbda: the config's, unless given: a scalar, or (B,), each photo's own for a model of variable
     rate. Lagrangians grow about as the root of lambda, so there each is divided by that of lambda / 0.013: all rates
     count alike. The terms: bpp (bits/pixel), bpp_levels (L,) for z_1..z_L, mse (of x in [0, 1]), psnr (dB, mean of
-    the crops), and ms_ssim where that is the distortion. Of an output without x_hat the rate alone counts.
+    the crops), and ms_ssim where that is the distortion. Of an output without x_hat the rate alone counts, and x may be
+    None, which stands for crops of the config's size.
     """
     lmbda = config.lmbda if lmbda is None else lmbda
-    pixels = x.shape[1] * x.shape[2]
+    pixels = config.patch_size**2 if x is None else x.shape[1] * x.shape[2]
     bpp_levels = jnp.stack(output.bits) / pixels
     lagrangians = jnp.sum(bpp_levels, axis=0)
     terms = {"bpp": jnp.mean(lagrangians), "bpp_levels": jnp.mean(bpp_levels, axis=1)}

@@ -119,18 +119,30 @@ class NestedLatentModel(nn.Module):
 
         weights: (B, KNOTS) by `rates.hats` for a model of variable rate, here and in the other methods.
         """
+        return self.levels(self.transformed(x, weights), weights)
+
+    def transformed(self, x: Array, weights: Array | None = None) -> Array:
+        """x -> z_1, as `infer`."""
         stride = self.config.level_strides[0]
         x = pad_to_multiple(x, stride) - 0.5
         z = self.analysis(x, weights)
         if self.config.linear_path:
             z = z + jnp.dot(space_to_depth(prefilter(x, stride), stride), self.analysis_basis)
-        latents = [self.gain(weights) * z]
-        for level, (log_scale, transform) in enumerate(zip(self.log_scales, self.level_analyses, strict=False)):
-            z = transform(latents[level] / spread(at(log_scale, weights)))
-            if self.config.linear_path:
-                z = z + self.energy_paths[level].analyse(latents[level], weights)
-            latents.append(jnp.exp(at(self.level_log_gains[level], None)) * z)
+        return self.gain(weights) * z
+
+    def levels(self, z: Array, weights: Array | None = None) -> tuple[Array, ...]:
+        """z_1 -> z_1..z_L, as `infer`."""
+        latents = [z]
+        for level in range(1, self.config.L):
+            latents.append(self.above(level, latents[-1], weights))
         return tuple(latents)
+
+    def above(self, level: int, z: Array, weights: Array | None = None) -> Array:
+        """z_level -> z_{level+1}, as `infer`."""
+        higher = self.level_analyses[level - 1](z / spread(at(self.log_scales[level - 1], weights)))
+        if self.config.linear_path:
+            higher = higher + self.energy_paths[level - 1].analyse(z, weights)
+        return jnp.exp(at(self.level_log_gains[level - 1], None)) * higher
 
     def conditional(
         self, level: int, above: Array | None = None, shape: tuple[int, int] | None = None,
@@ -186,16 +198,15 @@ class NestedLatentModel(nn.Module):
         """One training pass: x (B, H, W, 3), a typed key for the noise, weights by `rates.hats` for variable rate."""
         if weights is None and self.config.rate == "variable":
             weights = hats(jnp.full(x.shape[:1], LAMBDAS[-1]))
-        output, z = self._noisy(x, key, weights)
+        output, z = self._noisy(self.infer(x, weights), key, weights)
         return output.replace(x_hat=self.synthesise(z, weights)[:, : x.shape[1], : x.shape[2]])
 
-    def rates(self, x: Array, key: Array, weights: Array | None = None) -> Output:
-        """The same without the synthesis: all that the chain's parameters can change."""
-        return self._noisy(x, key, weights)[0]
+    def rates(self, z: Array, key: Array, weights: Array | None = None) -> Output:
+        """The same for z_1 by `transformed`, without the synthesis: all that the chain's parameters can change."""
+        return self._noisy(self.levels(z, weights), key, weights)[0]
 
-    def _noisy(self, x: Array, key: Array, weights: Array | None) -> tuple[Output, Array]:
-        latents, mixed = self.infer(x, weights), self.config.quantization == "mixed"
-        bits, above = [], None
+    def _noisy(self, latents: tuple[Array, ...], key: Array, weights: Array | None) -> tuple[Output, Array]:
+        mixed, bits, above = self.config.quantization == "mixed", [], None
         for level in range(self.config.L, 0, -1):
             z = latents[level - 1]
             noisy = add_uniform_noise(jax.random.fold_in(key, level), z)

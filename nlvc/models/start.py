@@ -7,6 +7,7 @@ which those energies predict. Without the linear path (preset paper) p(z_l|z_{l+
 does not look at z_{l+1}.
 """
 
+import functools
 import math
 
 import jax
@@ -16,6 +17,7 @@ import numpy as np
 from nlvc.config import LAMBDAS, Config
 from nlvc.models import rates
 from nlvc.models.energy import UNIT
+from nlvc.models.factorized import init_factorized
 from nlvc.models.lapped import cosines, prefilter
 from nlvc.models.layers import log_energy, space_to_depth
 from nlvc.models.nested import NestedLatentModel
@@ -46,28 +48,42 @@ def initialise(config: Config, key: jax.Array, crops: np.ndarray, transform: dic
         basis = jnp.asarray(basis * np.float32(len(basis) ** 0.5))
         # Two copies: the training step gives away its buffers, and no buffer can be given twice.
         params = {**params, "analysis_basis": basis, "synthesis_basis": basis.copy()}
-    infer = jax.jit(lambda params, x, weights: model.apply({"params": params}, x, weights, method="infer"))
+    transformed, above = (
+        jax.jit(functools.partial(model.apply, method=name), static_argnums=1 if name == "above" else ())
+        for name in ("transformed", "above")
+    )
     # For the levels' statistics, of fewer numbers, a part of the crops is enough.
     size = 64 if not variable else 16
     batches = [jnp.asarray(crops[first : first + size]) for first in range(0, min(len(crops), 4 * size), size)]
+    knots = rates.hats(jnp.array(LAMBDAS)) if variable else [None]
+    weights = lambda knot, count: None if knot is None else jnp.tile(knot[None], (count, 1))  # noqa: E731
+    latents = [
+        np.concatenate([transformed({"params": params}, x, weights(knot, len(x))) for x in batches]) for knot in knots
+    ]
     for level in range(1, config.L + 1):
         # Level by level, because the level above sees z_l / spread; and at every knot of a variable rate.
-        latents = []
-        for weights in rates.hats(jnp.array(LAMBDAS)) if variable else [None]:
-            spread_out = lambda batch, w=weights: None if w is None else jnp.tile(w[None], (len(batch), 1))  # noqa: E731
-            latents.append(np.concatenate([infer(params, x, spread_out(x))[level - 1] for x in batches]))
+        if level > 1:
+            latents = [
+                np.asarray(above({"params": params}, level - 1, z, weights(knot, len(z))))
+                for z, knot in zip(latents, knots, strict=True)
+            ]
         deviations = [np.maximum(np.sqrt(np.mean(z * z, axis=(0, 1, 2))), 1e-3) for z in latents]
         if level > 1 and not config.linear_path:
-            params = _scale_output(params, f"level_analyses_{level - 2}", START_DEVIATION / deviations[0])
-            deviations = [np.full_like(deviations[0], START_DEVIATION)]
+            gain = START_DEVIATION / deviations[0]
+            params = _scale_output(params, f"level_analyses_{level - 2}", gain)
+            latents, deviations = [latents[0] * gain], [np.full_like(deviations[0], START_DEVIATION)]
         if level < config.L and config.linear_path:
             path, deviations = energy_path(latents, config.level_strides[level], config.level_channels[level])
             path["bias"] = path["bias"] if variable else path["bias"][0]
             params = {**params, f"energy_paths_{level - 1}": jax.tree.map(jnp.asarray, path)}
         family = config.conditional if level < config.L else "logistic"
-        log_scale = np.log(np.maximum(_SCALE_OF_STD[family] * np.stack(deviations), 0.05))
-        log_scale = jnp.asarray(log_scale if variable else log_scale[0], jnp.float32)
+        scales = np.maximum(_SCALE_OF_STD[family] * np.stack(deviations), 0.05)
+        log_scale = jnp.asarray(np.log(scales if variable else scales[0]), jnp.float32)
         params = {**params, f"log_scale_{level}": log_scale}
+    if config.prior == "factorized":
+        # As a logistic of that size.
+        size = np.exp(np.log(scales).mean(axis=0))
+        params["prior_factors"] = init_factorized(key, config.level_channels[-1], init_scale=jnp.float32(size))
     return params
 
 

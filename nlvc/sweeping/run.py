@@ -11,6 +11,7 @@ import numpy as np
 
 from nlvc import data, train
 from nlvc.sweeping.grid import Cell
+from nlvc.sweeping.latents import latents
 from nlvc.sweeping.member import Member
 from nlvc.sweeping.plan import is_finished
 from nlvc.sweeping.progress import DONE, FAILED, Progress, Tell, one_line
@@ -158,15 +159,19 @@ def save(members: Sequence[Member], saved: Sequence[Member], state, metrics: dic
 
 @contextlib.contextmanager
 def batches(members: Sequence[Member], photos: data.Photos):
-    """An iterator of each step's batches, one a member, float32 (B, P, P, 3). Members of one seed share theirs."""
+    """An iterator of each step's batches, one a member: crops, float32 (B, P, P, 3), or for chains z_1 of these.
+
+    Members of one seed share theirs.
+    """
     with contextlib.ExitStack() as open_:
         streams = {}
         for member in members:
-            place = member.config.seed, member.step
+            config, place = member.config, (member.config.seed, member.step)
             if place not in streams:
-                opened = stream(
-                    member.config, photos, seed=place[0], batch_size=member.config.batch_size, start=place[1]
-                )
+                if config.trained == "chain":
+                    opened = contextlib.closing(latents(config, member.state.params, photos, place[1]))
+                else:
+                    opened = stream(config, photos, seed=place[0], batch_size=config.batch_size, start=place[1])
                 streams[place] = open_.enter_context(opened)
         places = [(member.config.seed, member.step) for member in members]
 

@@ -67,29 +67,35 @@ def make_train_step(
     place: where the new state lies; on several devices, on each of them whole, while the batch is shared by rows
     (`training.devices`).
     """
-    update = make_update(config)
-    step = lambda state, batch: update(state, batch, jax.random.key(config.seed))  # noqa: E731
+    update, transform = make_update(config), make_transform(config)
+
+    def step(state: TrainState, batch: Array):
+        key = jax.random.key(config.seed)
+        if config.trained == "chain":
+            batch = transform(state.params, batch, state.step, key)
+        return update(state, batch, key)
+
     return jax.jit(step, donate_argnums=0, out_shardings=place)
 
 
 def make_update(config: Config) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
     """The pure step (state, batch, key, lmbda=None) -> (state, metrics).
 
-    key: of the seed, the same at every step; lmbda: a scalar instead of the config's. With both as arguments, models
-    that differ in nothing else are trained by one program.
+    batch: crops (B, P, P, 3); where the chain alone is trained, what `make_transform` makes of them; key: of the seed,
+    the same at every step; lmbda: a scalar instead of the config's. With both as arguments, models that differ in
+    nothing else are trained by one program.
     """
-    model, transform = NestedLatentModel(config), optimiser(config)
-    method = "__call__" if config.trained == "all" else "rates"
+    model, transform, whole = NestedLatentModel(config), optimiser(config), config.trained == "all"
 
     def loss(params: dict, batch: Array, key: Array, lmbda: Array | None):
         weights = hats(lmbda) if config.rate == "variable" else None
-        output = model.apply({"params": params}, batch, key, weights, method=method)
-        return rate_distortion(config, output, batch, lmbda)
+        output = model.apply({"params": params}, batch, key, weights, method="__call__" if whole else "rates")
+        return rate_distortion(config, output, batch if whole else None, lmbda)
 
     def update(state: TrainState, batch: Array, key: Array, lmbda: Array | None = None):
-        key = jax.random.fold_in(key, state.step)
         if config.rate == "variable":
-            lmbda = sample_lambdas(jax.random.fold_in(key, 0), len(batch))
+            lmbda = sample_lambdas(key, state.step, len(batch))
+        key = jax.random.fold_in(key, state.step)
         moving = trained(config, state.params)
         gradient = jax.value_and_grad(lambda moving, *rest: loss({**state.params, **moving}, *rest), has_aux=True)
         if config.accumulate > 1:
@@ -133,8 +139,23 @@ def accumulated(gradient: Callable, parts: int) -> Callable:
     return mean
 
 
-def sample_lambdas(key: Array, count: int) -> Array:
-    """(count,) lambdas, even in their logarithm, for a model of variable rate."""
+def make_transform(config: Config) -> Callable[[dict, Array, Array, Array], Array]:
+    """The pure function (params, crops (B, P, P, 3), step, key) -> z_1 of them, as the step of that number needs it.
+
+    Chains on one transform, with one seed, learn from the same z_1.
+    """
+    model = NestedLatentModel(config)
+
+    def transform(params: dict, crops: Array, step: Array, key: Array) -> Array:
+        weights = hats(sample_lambdas(key, step, len(crops))) if config.rate == "variable" else None
+        return model.apply({"params": params}, crops, weights, method="transformed")
+
+    return transform
+
+
+def sample_lambdas(key: Array, step: Array, count: int) -> Array:
+    """(count,) lambdas of a step, even in their logarithm, for a model of variable rate; key: of the seed."""
+    key = jax.random.fold_in(jax.random.fold_in(key, step), 0)
     low, high = math.log(LAMBDAS[0]), math.log(LAMBDAS[-1])
     # One from each of `count` equal parts of the range: every batch sees small and large ones.
     places = (jnp.arange(count) + jax.random.uniform(key, (count,))) / count

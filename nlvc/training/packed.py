@@ -61,7 +61,7 @@ def pack_keys(seeds: Sequence[int], mesh: Mesh) -> Array:
 @lru_cache(maxsize=8)
 def make_packed_step(shape: Config, mesh: Mesh) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
     """The jitted step (state, batches (N, B, P, P, 3), keys (N,), lambdas (N,)) -> (state, metrics), each with a first
-    axis of the N models. The given state is donated.
+    axis of the N models. The given state is donated. Batches as `make_update` takes them: z_1 for chains.
 
     shape: by `shape_of`, so that packs of one shape find the program compiled.
     """
@@ -90,7 +90,10 @@ def bytes_per_model(shape: Config) -> int:
         return jax.ShapeDtypeStruct((1, *shape), dtype, sharding=place)
 
     state = jax.tree.map(lambda leaf: stacked(leaf.shape, leaf.dtype), abstract_state(shape))
-    batch = stacked((shape.batch_size, shape.patch_size, shape.patch_size, 3), jnp.float32)
+    batch = (shape.batch_size, shape.patch_size, shape.patch_size, 3)
+    if shape.trained == "chain":
+        batch = (shape.batch_size, *shape.level_shapes(*batch[1:3])[0], shape.channels)
+    batch = stacked(batch, jnp.float32)
     step = make_packed_step(shape, mesh)
     compiled = step.lower(state, batch, stacked((), jax.random.key(0).dtype), stacked((), jnp.float32)).compile()
     memory = compiled.memory_analysis()

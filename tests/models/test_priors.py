@@ -421,13 +421,19 @@ def test_factorized_is_finite_for_extreme_parameters(extreme):
         assert np.all(np.isfinite(value))
 
 
-@pytest.mark.parametrize("init_scale", [1.0, 10.0])
-def test_factorized_starts_about_init_scale_wide(init_scale):
+@pytest.mark.parametrize("init_scale", [0.3, 10.0])
+def test_factorized_starts_as_a_logistic_about_0(init_scale):
     prior = Factorized(**_start(init_scale=init_scale))
-    percentiles = np.asarray(_quantile(prior, _every_channel(np.linspace(0, 1, 101))))
-    low, high = percentiles[25], percentiles[75]
-    # A logistic of that scale has its quartiles 2 ln 3 = 2.2 scales apart.
-    assert 1.5 * init_scale < np.median(high - low) < 3 * init_scale
+    z = _every_channel(init_scale * np.linspace(-8, 8, 101))
+    actual = _all_verbs(prior, z)["log_mass"]
+    np.testing.assert_allclose(actual, _log_mass("logistic", z, 0.0, init_scale), rtol=1e-3, atol=1e-3)
+
+
+def test_factorized_starts_with_a_scale_for_each_channel():
+    scales = np.geomspace(0.3, 10, CHANNELS).astype(np.float32)
+    prior = Factorized(**init_factorized(jax.random.key(0), CHANNELS, init_scale=scales))
+    quartiles = np.asarray(_quantile(prior, _every_channel(np.array([0.25, 0.75]))))
+    np.testing.assert_allclose(quartiles, np.outer([-np.log(3), np.log(3)], scales), rtol=1e-3, atol=1e-3)
 
 
 def test_factorized_without_hidden_layers_is_a_logistic():

@@ -47,7 +47,7 @@ def test_what_cannot_be_of_variable_rate(flags):
 
 
 def test_every_batch_sees_small_and_large_lambdas():
-    lambdas = np.stack([sample_lambdas(jax.random.key(seed), 4) for seed in range(200)])
+    lambdas = np.stack([sample_lambdas(jax.random.key(seed), 0, 4) for seed in range(200)])
     assert LAMBDAS[0] <= lambdas.min() and lambdas.max() <= LAMBDAS[-1] * 1.0001
     quarters = np.log(lambdas / LAMBDAS[0]) / np.log(LAMBDAS[-1] / LAMBDAS[0]) * 4
     assert np.all((np.arange(4) <= quarters) & (quarters <= np.arange(1, 5) + 1e-4))

@@ -12,7 +12,7 @@ from nlvc.config import tiny
 from nlvc.models.energy import EnergyPath
 from nlvc.models.lapped import cosines, postfilter, prefilter
 from nlvc.models.layers import depth_to_space, space_to_depth
-from nlvc.models.nested import SCALE_MAX, SCALE_MIN, NestedLatentModel, step_gain
+from nlvc.models.nested import SCALE_MAX, SCALE_MIN, TRANSFORM, NestedLatentModel, step_gain
 from nlvc.models.start import START_DEVIATION, cosine_basis, energy_path, initialise
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -268,3 +268,18 @@ def test_without_a_linear_path_there_is_no_basis():
     params = initialise(config, KEY, CROPS[:4])
     assert params.keys() == {"analysis", "synthesis", "log_scale_1", "log_gain"}
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("rate", ["fixed", "variable"])
+def test_a_factorised_prior_starts_as_large_as_its_latent(rate):
+    config = dataclasses.replace(CONFIG, L=2, strides=(4, 2), prior="factorized", rate=rate)
+    params = initialise(config, KEY, CROPS)
+    prior = NestedLatentModel(config).apply({"params": params}, config.L, None, None, method="conditional")
+    scales = np.exp(np.asarray(params["log_scale_2"]).reshape(-1, 6).mean(axis=0))
+    np.testing.assert_allclose(np.asarray(prior.quantile(0.75)).ravel(), np.log(3) * scales, rtol=1e-3)
+
+
+def test_latents_of_a_given_transform_are_those_of_the_whole_inference(params):
+    transform = {name: params[name] for name in TRANSFORM if name in params}
+    again = initialise(CONFIG, KEY, CROPS, transform)
+    jax.tree.map(np.testing.assert_array_equal, again, dict(params))
