@@ -11,7 +11,7 @@ from PIL import Image
 
 from nlvc import coding, image_codec
 from nlvc.data.planes import PictureError
-from nlvc.image_codec import CodecError, analyse, compress, decompress, metadata_of
+from nlvc.image_codec import CodecError, analyse, compress, decompress, infer, metadata_of
 from nlvc.image_codec.coder import encode, in_units
 from nlvc.image_codec.freezing import scale_indices, top_codec_parameters
 from nlvc.image_codec.model import MAX_SYMBOL
@@ -254,6 +254,28 @@ def test_latents_in_units_are_near_what_was_binned(seed):
     np.testing.assert_array_equal(binned(units / MEAN_UNITS, means)[0], symbols)
     far = np.where(means < 0, -MAX_SYMBOL, MAX_SYMBOL)
     np.testing.assert_array_equal(in_units(far, means), np.where(means < 0, -LATENT_LIMIT, LATENT_LIMIT))
+
+
+@pytest.mark.parametrize("fields", [{}, {"rate": "variable"}], ids=["fixed", "variable"])
+def test_a_given_latent_is_what_is_coded(untrained, fields):
+    model, image = untrained(**fields), picture(40, 60)
+    quality = 30 if fields else None
+    latent = infer(image, model=model, quality=quality)
+    assert compress(image, model=model, quality=quality, latent=latent) == compress(image, model=model, quality=quality)
+    # It alone says what the file has, whatever the picture.
+    flat = compress(image, model=model, quality=quality, latent=np.zeros_like(latent))
+    np.testing.assert_array_equal(
+        decompress(flat, model=model),
+        decompress(compress(255 - image, model=model, quality=quality, latent=np.zeros_like(latent)), model=model),
+    )
+    assert flat != compress(image, model=model, quality=quality)
+
+
+@pytest.mark.parametrize("change", [lambda z: z[:-1], lambda z: z.astype(np.float64)], ids=["shape", "type"])
+def test_a_latent_of_another_picture_is_refused(untrained, change):
+    model, image = untrained(), picture(40, 60)
+    with pytest.raises(CodecError, match="z_1 of this picture must be float32"):
+        compress(image, model=model, latent=change(infer(image, model=model)))
 
 
 def test_grey_is_the_same_with_a_last_axis(untrained):

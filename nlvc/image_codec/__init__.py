@@ -20,15 +20,15 @@ from nlvc import coding, zoo
 from nlvc.data.decode import MAX_PIXELS
 from nlvc.data.planes import decode_alpha, encode_alpha, planes
 from nlvc.image_codec.choice import checked, choose, models_in
-from nlvc.image_codec.coder import decode, encode, reconstruct
+from nlvc.image_codec.coder import decode, encode, inferred, reconstruct
 from nlvc.image_codec.model import CodecError, Model, load
 from nlvc.image_codec.tiles import TILE, Box, Grid
 from nlvc.models.frozen import reduction
 from nlvc.models.rates import QUALITIES, lmbda_of, quality_of
 
 __all__ = [
-    "Coded", "CodecError", "Model", "analyse", "choose", "compress", "decompress", "load", "metadata_of", "models_in",
-    "ready", "salvage",
+    "Coded", "CodecError", "Model", "analyse", "choose", "compress", "decompress", "infer", "load", "metadata_of",
+    "models_in", "ready", "salvage",
 ]  # fmt: skip
 
 
@@ -50,6 +50,7 @@ def compress(
     model: Model | str | Path | None = None,
     quality: float | None = None,
     effort: int = 0,
+    latent: np.ndarray | None = None,
     metadata: dict[str, bytes] | None = None,
     max_pixels: int = MAX_PIXELS,
     verify: bool = False,
@@ -64,6 +65,8 @@ def compress(
       quality: 0 to 100, for a model of variable rate, or to choose among several models the one of the nearest rate.
       effort: how often to look at what each symbol does to the picture, and to take better ones: the file becomes
         smaller at the same quality, and coding slower. 0: not at all; models that have no linear path never do.
+      latent: z_1 to code instead of what the model infers, as `infer` gives it: of a better search, or of another
+        model with the same transform.
       metadata: blocks that are carried along, by their name in `coding.METADATA`.
       max_pixels: larger pictures are refused.
       verify: decode the result and compare it with the encoder's own reconstruction.
@@ -75,7 +78,7 @@ def compress(
       ValueError (CodecError, PictureError, ModelError): for a picture or a model that cannot be used.
     """
     model = ready(model, quality=quality)
-    data, reconstruction = _code(image, model, effort, metadata, max_pixels)
+    data, reconstruction = _code(image, model, effort, metadata, max_pixels, latent=latent)
     if verify and not np.array_equal(decompress(data, model=model, max_pixels=max_pixels), reconstruction()):
         raise CodecError("the file does not decode to what was encoded; please report it")
     return data
@@ -96,13 +99,24 @@ def analyse(image, *, model: Model, effort: int = 0, max_pixels: int = MAX_PIXEL
     return Coded(data, reconstruction(), tuple(bits[level] for level in sorted(bits)))
 
 
-def _code(image, model, effort, metadata, max_pixels, prepare=None):
+def infer(image, *, model: Model, quality: float | None = None, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """z_1 of a picture in bins, float32 (h, w, C); arguments and errors as of `compress`."""
+    model, (pixels, *_) = ready(model, quality=quality), planes(image)
+    height, width = pixels.shape[:2]
+    check_size(width, height, max_pixels)
+    return inferred(model, grid_of(model, height, width, max_pixels=max_pixels), 1, pixels)
+
+
+def _code(image, model, effort, metadata, max_pixels, prepare=None, latent=None):
     """(the file, a function that gives the encoder's own reconstruction)."""
     pixels, mode, alpha = planes(image)
     height, width = pixels.shape[:2]
     check_size(width, height, max_pixels)
     grid = grid_of(model, height, width, max_pixels=max_pixels)
-    streams, z = encode(model, grid, pixels, prepare and prepare(grid), effort)
+    expected = (*grid.shape(1), model.config.channels)
+    if latent is not None and (latent.shape, latent.dtype) != (expected, np.float32):
+        raise CodecError(f"z_1 of this picture must be float32 {expected}, not {latent.dtype} {latent.shape}")
+    streams, z = encode(model, grid, pixels, prepare and prepare(grid), effort, latent)
     chunks = dict(metadata or {})
     if model.quality is not None:
         chunks[coding.RATE] = bytes([model.quality])

@@ -30,18 +30,21 @@ def each(function: Callable, items: Iterable) -> list:
         return list(pool.map(function, items))
 
 
-def encode(model: Model, grid: Grid, pixels: np.ndarray, observe: Observer | None = None, effort: int = 0):
+def encode(
+    model: Model, grid: Grid, pixels: np.ndarray, observe: Observer | None = None, effort: int = 0,
+    latent: np.ndarray | None = None,
+):  # fmt: skip
     """uint8 (H, W, 3) -> (streams by level, z_1 first, and tile; z_1 in units).
 
-    observe is told of every tile; effort: how often the symbols of z_1 are improved by what they do to the picture.
+    observe is told of every tile; effort: how often the symbols of z_1 are improved by what they do to the picture;
+    latent: z_1 in bins, where it is not for the model to infer it.
     """
     config, tiles = model.config, range(grid.tiles[0] * grid.tiles[1])
     if effort and config.context != "none":
         raise CodecError("a model with a context has no effort: each of its symbols changes how others are coded")
-    latents, below = [], pixels
-    for level in range(1, config.L + 1):
-        below = _inferred(model, grid, level, below)
-        latents.append(below)
+    latents = [inferred(model, grid, 1, pixels) if latent is None else latent]
+    for level in range(2, config.L + 1):
+        latents.append(inferred(model, grid, level, latents[-1]))
     streams, above = [], None
     for level in range(config.L, 0, -1):
         z, units = latents.pop(), _empty(grid, level, np.int16)
@@ -204,7 +207,8 @@ def _empty(grid: Grid, level: int, kind) -> np.ndarray:
     return np.zeros((*grid.shape(level), grid.config.level_channels[level - 1]), kind)
 
 
-def _inferred(model: Model, grid: Grid, level: int, below: np.ndarray) -> np.ndarray:
+def inferred(model: Model, grid: Grid, level: int, below: np.ndarray) -> np.ndarray:
+    """z_level in bins of the whole picture, float32 (h, w, C), of z_{level-1}, or of uint8 pixels (H, W, 3) for z_1."""
     plane = _empty(grid, level, np.float32)
 
     def fill(tile):
