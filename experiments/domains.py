@@ -42,7 +42,10 @@ def main() -> None:
     if given.natural:
         domains, few = gathered(given.out / "domains", given.natural, given.turbine)
     level = str(min(3, study.budget.levels))
-    cells = {name: study.train(f"domain-{name}", "--L", level, whole=True, data=its) for name, its in domains.items()}
+    cells = {
+        name: study.train(f"domain-{name}", "--L", level, whole=True, data=its, seeds=study.budget.few)
+        for name, its in domains.items()
+    }
     cells[f"natural, then {FINE} of turbine"] = fine_tuned(study, "few", cells[ANCHOR], few)
     cells["natural, as many steps more"] = fine_tuned(study, "more", cells[ANCHOR], domains[ANCHOR])
     points = {name: study.measure(its) for name, its in cells.items()}
@@ -53,6 +56,7 @@ def main() -> None:
 def gathered(out: Path, natural: Path, turbine: Path) -> tuple[dict[str, str], str]:
     """The folders to learn from by name, and the one to fine-tune on; copies in `out` where photos are put together."""
     mixed, few = out / "mixed", out / "few"
+    out.mkdir(parents=True, exist_ok=True)
     if not mixed.exists():
         with whole_folder(mixed) as folder:
             shutil.copytree(natural, folder / "natural")

@@ -12,7 +12,8 @@ Five questions, each against `base` with the same L and seed, by real files at f
 - filters of the other convolutions, L = 3.
 
 In the small budget the first three train chains on the common transform; channels and filters change the transform, so
-these cells train all of it. In OUT: geometry-SET.md, .csv and .png.
+these cells train all of it; and there is one seed: how much chance there is between seeds, experiments/levels.py says.
+In OUT: geometry-SET.md, .csv and .png.
 """
 
 from typing import NamedTuple
@@ -51,7 +52,7 @@ def main() -> None:
     levels = [level for level in STRIDES if int(level) <= study.budget.levels]
     found = []
     for level in levels:
-        base = study.train("chains", "--prior", "logistic", "--L", level)
+        base = study.train("chains", "--prior", "logistic", "--L", level, seeds=study.budget.few)
         found.append(compared(study, base, "dims", "--dims", "tapered"))
         words = [word for strides in study.some(STRIDES[level])[1:] for word in ("--strides", *strides.split())]
         found.append(compared(study, base, "strides", *words))
@@ -60,7 +61,7 @@ def main() -> None:
             found.append(compared(study, base, "prior_scale", "--prior-scale", *scales))
     # Cells that train all of their model.
     level = str(min(3, study.budget.levels))
-    base = study.train("whole", "--L", level, whole=True)
+    base = study.train("whole", "--L", level, whole=True, seeds=study.budget.few)
     widths = {"channels": ("100", "192"), "filters": ("48", "96")}
     if given.budget == "smoke":
         widths = {"filters": ("4",)}
@@ -72,7 +73,7 @@ def main() -> None:
 def compared(study: Study, base: list[Cell], field: str, *words: str, whole: bool = False) -> Question:
     """Trains and measures the values of a flag beside the base."""
     level = base[0].config.L
-    cells = base + study.train(f"{field}-{level}", "--L", str(level), *words, whole=whole)
+    cells = base + study.train(f"{field}-{level}", "--L", str(level), *words, whole=whole, seeds=study.budget.few)
     groups = by(cells, "level_strides" if field == "strides" else field)
     return Question(field, level, study.measure(cells), list(groups.items()))
 

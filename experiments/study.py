@@ -9,12 +9,14 @@ a command, the same command goes on.
 """
 
 import argparse
+import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from effects import Runs
 from PIL import Image
@@ -24,6 +26,7 @@ from nlvc import data, sweep, train
 from nlvc.config import Config
 from nlvc.evaluate import sets_of
 from nlvc.evaluation import PhotoSet, Point, Store, measure, model_codec, photo_curves
+from nlvc.image_codec import Model, compress, infer, load
 from nlvc.models.rates import quality_of
 from nlvc.sweeping.grid import Cell, cells_of
 from nlvc.sweeping.plan import is_finished
@@ -37,16 +40,18 @@ class Budget(NamedTuple):
 
     Attributes:
       seeds: of every cell.
+      few: seeds of cells of which there are many, or which take long.
       levels: the most that a grid over L has.
       values: the most that a grid has of any other flag; None for all.
       common: flags of the transform that all cells share; None where every cell trains its own.
       cell: flags of every cell.
       whole: flags of a cell that trains its own transform in any budget.
       fine: flags of one that is trained further after that.
-      photos: the most of each set; None for all.
+      photos: the most of each set, from all of it; None for all.
     """
 
     seeds: tuple[int, ...]
+    few: tuple[int, ...]
     levels: int
     values: int | None
     common: tuple[str, ...] | None
@@ -60,13 +65,13 @@ _VARIABLE = ("--rate=variable",)
 _TINY = ("--preset=tiny", *_VARIABLE, "--channels=48", "--batch-size=1", "--steps=2", "--warmup-steps=1")
 _LONG = (*_VARIABLE, "--steps=200000", "--batch-size=16", "--patch-size=256", "--dtype=bfloat16")
 BUDGETS = {
-    "smoke": Budget((0,), 2, 2, (*_TINY, "--L=2"), _TINY, _TINY, ("--steps=2",), 2),
+    "smoke": Budget((0,), (0,), 2, 2, (*_TINY, "--L=2"), _TINY, _TINY, ("--steps=2",), 2),
     "small": Budget(
-        (0, 1, 2), 6, None, (*_VARIABLE, "--L=2", "--steps=2000"),
-        (*_VARIABLE, "--steps=400", "--checkpoint-every=400"), (*_VARIABLE, "--steps=600"),
-        ("--steps=250", "--learning-rate=2e-4"), 24,
+        (0, 1, 2), (0,), 6, None, (*_VARIABLE, "--L=2", "--steps=2000"),
+        (*_VARIABLE, "--steps=400", "--checkpoint-every=400"), (*_VARIABLE, "--steps=400"),
+        ("--steps=150", "--learning-rate=2e-4"), 12,
     ),
-    "full": Budget((0, 1, 2), 6, None, None, _LONG, _LONG, ("--steps=10000", "--learning-rate=2e-4"), None),
+    "full": Budget((0, 1, 2), (0, 1, 2), 6, None, None, _LONG, _LONG, ("--steps=10000", "--learning-rate=2e-4"), None),
 }  # fmt: skip
 
 
@@ -81,8 +86,8 @@ class Study:
     """
 
     def __init__(self, out: Path, budget: str, photos_to_learn: str, sets: Sequence[str] = ()):
-        self.out, self.budget, self.data = out, BUDGETS[budget], photos_to_learn
-        self.sets = [_first(photos, self.budget.photos) for photos in sets_of(sets or [_crops(out / "embedded")])]
+        self.out, self.budget, self.data, self._kept = out, BUDGETS[budget], photos_to_learn, {}
+        self.sets = [_some(photos, self.budget.photos) for photos in sets_of(sets or [_crops(out / "embedded")])]
 
     def some(self, values: Sequence) -> Sequence:
         """Those of a flag's values that the budget allows, the first ones."""
@@ -117,13 +122,32 @@ class Study:
     def measure(self, cells: Sequence[Cell], lambdas: Sequence[float] = RATES) -> list[Point]:
         """Codes the photos of all sets with every cell at the qualities of the lambdas, by real files."""
         qualities = tuple(quality_of(lmbda) for lmbda in lambdas)
-        with ThreadPoolExecutor(2) as pool:
-            found = pool.map(partial(self._measure, qualities=qualities), cells)
-            total = len(cells)
-            return [point for points in tqdm(found, total=total, unit="cell", disable=None) for point in points]
+        found = []
+        with ThreadPoolExecutor(2) as pool, tqdm(total=len(cells), unit="cell", disable=None) as bar:
+            for first in range(0, len(cells), 8):
+                for points in pool.map(partial(self._measure, qualities=qualities), cells[first : first + 8]):
+                    found += points
+                    bar.update()
+                # Every shape compiles programs of its own, and a process cannot hold those of a hundred.
+                jax.clear_caches()
+        return found
+
+    def _latents(self, model: Model, photo: np.ndarray, quality: float) -> np.ndarray:
+        """z_1 of a photo, from memory where another model with the same transform has been measured on it: inferring
+        it is most of the time of coding."""
+        if self.budget.common is None:
+            return infer(photo, model=model, quality=quality)
+        place = transform_of(model), quality, hashlib.sha256(photo).digest()
+        if place not in self._kept:
+            self._kept[place] = infer(photo, model=model, quality=quality)
+        return self._kept[place]
 
     def _measure(self, cell: Cell, qualities: tuple[float, ...]) -> list[Point]:
-        codec = model_codec(cell.workdir / "model.safetensors", qualities)._replace(name=called(cell))
+        codec, model = model_codec(cell.workdir / "model.safetensors", qualities), load(cell.workdir)
+        encode = lambda photo, quality: compress(  # noqa: E731
+            photo, model=model, quality=quality, latent=self._latents(model, photo, quality)
+        )
+        codec = codec._replace(name=called(cell), encode=encode)
         store = Store(self.out / "points" / cell.workdir.parent.name / cell.name / "points.csv", [codec])
         for photos in self.sets:
             for name in photos.names:
@@ -136,6 +160,14 @@ class Study:
             store.find(photos.name, name, codec.name, quality)
             for photos in self.sets for name in photos.names for quality in qualities
         ]  # fmt: skip
+
+
+def transform_of(model: Model) -> str:
+    """A fingerprint of q(z_1|x): of the encoder's arrays but for those between levels."""
+    digest = hashlib.sha256()
+    for name in sorted(name for name in model.arrays if "encoder" in name and "level_" not in name):
+        digest.update(name.encode() + model.arrays[name].tobytes())
+    return digest.hexdigest()
 
 
 def called(cell: Cell) -> str:
@@ -178,8 +210,10 @@ def parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _first(photos: PhotoSet, most: int | None) -> PhotoSet:
-    return photos._replace(names=photos.names[:most])
+def _some(photos: PhotoSet, most: int | None) -> PhotoSet:
+    """At most so many of a set, evenly from all of it: neighbours by name are often alike."""
+    count = len(photos.names) if most is None else min(most, len(photos.names))
+    return photos._replace(names=tuple(photos.names[n * len(photos.names) // count] for n in range(count)))
 
 
 def _crops(folder: Path, side: int = 96) -> str:
