@@ -2,10 +2,10 @@
 
     python experiments/best_levels.py --budget small --data PHOTOS --photos kodak=KODAK turbine=TURBINE --out OUT
 
-Cells: L with the logistic p(z_L), three seeds: those of experiments/levels.py, taken from OUT where they are there, but
-measured at all eight lambdas. At each rate the PSNR of every L is read off its curve (PCHIP over the logarithm of the
-rate), and compared with L = 2; seeds and photos are drawn with replacement to say how certain the order is. In OUT:
-best_levels-SET.md, .csv and .png.
+Cells: L with the logistic p(z_L), three seeds, in the small budget one: those of experiments/levels.py, taken from OUT
+where they are there, but measured at all eight lambdas. At each rate the PSNR of every L is read off its curve (PCHIP
+over the logarithm of the rate), and compared with L = 2; seeds and photos are drawn with replacement to say how certain
+the order is. In OUT: best_levels-SET.md, .csv and .png.
 """
 
 import numpy as np
@@ -25,7 +25,8 @@ def main() -> None:
     """The command."""
     given = parser(__doc__).parse_args()
     study = Study(given.out, given.budget, given.data, given.photos)
-    cells = study.train("chains", "--prior", "logistic", "--L", *map(str, range(1, study.budget.levels + 1)))
+    levels = map(str, range(1, study.budget.levels + 1))
+    cells = study.train("chains", "--prior", "logistic", "--L", *levels, seeds=study.budget.few)
     points = study.measure(cells, LAMBDAS)
     for photos in study.sets:
         found = {f"L = {level}": runs(points, its, photos.name) for (level,), its in by(cells, "L").items()}

@@ -33,8 +33,9 @@ from nlvc.image_codec.coder import in_units
 from nlvc.image_codec.freezing import freeze_model
 from nlvc.image_codec.model import nested, part
 from nlvc.models import frozen, inference
-from nlvc.models.freeze import around, level_calibrator, synthesis_calibrator
+from nlvc.models.freeze import level_calibrator
 from nlvc.models.freeze_encoder import gain_of
+from nlvc.models.freeze_transform import around, synthesis_calibrator
 from nlvc.models.lapped import borders
 from nlvc.models.nested import NestedLatentModel
 from nlvc.train import FREEZING_CROPS

@@ -61,7 +61,7 @@ def main() -> None:
             found.append(compared(study, base, "prior_scale", "--prior-scale", *scales))
     # Cells that train all of their model.
     level = str(min(3, study.budget.levels))
-    base = study.train("whole", "--L", level, whole=True, seeds=study.budget.few)
+    base = study.train("whole", *study.budget.wide, "--L", level, whole=True, seeds=study.budget.few)
     widths = {"channels": ("100", "192"), "filters": ("48", "96")}
     if given.budget == "smoke":
         widths = {"filters": ("4",)}
@@ -73,6 +73,7 @@ def main() -> None:
 def compared(study: Study, base: list[Cell], field: str, *words: str, whole: bool = False) -> Question:
     """Trains and measures the values of a flag beside the base."""
     level = base[0].config.L
+    words = (*study.budget.wide, *words) if whole else words
     cells = base + study.train(f"{field}-{level}", "--L", str(level), *words, whole=whole, seeds=study.budget.few)
     groups = by(cells, "level_strides" if field == "strides" else field)
     return Question(field, level, study.measure(cells), list(groups.items()))

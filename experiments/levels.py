@@ -3,9 +3,9 @@ levels, a serial and a channel-conditional context, by real files.
 
     python experiments/levels.py --budget small --data PHOTOS --photos kodak=KODAK --out OUT
 
-Cells: L x p(z_L), and two levels with each context, x three seeds, each a model of variable rate, measured at four
+Cells: L x p(z_L) x three seeds, and two levels with each context, each a model of variable rate, measured at four
 lambdas. In the small budget all share one transform, which was trained with two levels, and differ in their chains
-alone (`study`).
+alone (`study`); contexts, which code slowly, have one seed there.
 
 Every cell is compared with the hyperprior (L = 2, logistic) of its seed, photo by photo; every trainable prior with the
 logistic one of the same L; and every chain with the serial context, which it is said to come near. In OUT:
@@ -31,9 +31,10 @@ def main() -> None:
     """The command."""
     given = parser(__doc__).parse_args()
     study = Study(given.out, given.budget, given.data, given.photos)
-    levels = map(str, range(1, study.budget.levels + 1))
-    cells = study.train("chains", "--prior", *study.some(PRIORS), "--L", *levels)
-    cells += study.train("contexts", "--context", *CONTEXTS, "--L", "2")
+    levels = list(map(str, range(1, study.budget.levels + 1)))
+    cells = study.train("chains", "--prior", *study.some(PRIORS), "--L", *levels[:5])
+    cells += study.train("chains", "--prior", PRIORS[0], "--L", *levels[5:]) if levels[5:] else []
+    cells += study.train("contexts", "--context", *CONTEXTS, "--L", "2", seeds=study.budget.few)
     points = study.measure(cells)
     for photos in study.sets:
         report(study, given.budget, photos.name, points, by(cells, "L", "prior", "context"))
@@ -42,12 +43,16 @@ def main() -> None:
 def report(study: Study, budget: str, photos: str, points: list, groups: dict[tuple, list]) -> None:
     """Tables and picture of one set of photos."""
     found = {key: runs(points, cells, photos) for key, cells in groups.items()}
-    against = {key: effect(found[ANCHOR], its) for key, its in found.items() if key != ANCHOR}
+    against = {key: effect(*paired(found[ANCHOR], its)) for key, its in found.items() if key != ANCHOR}
     trainable = {
-        key: effect(found[key[0], "logistic", "none"], its) for key, its in found.items() if key[1] != "logistic"
+        key: effect(*paired(found[key[0], "logistic", "none"], its))
+        for key, its in found.items()
+        if key[1] != "logistic"
     }
     serial = {
-        key: effect(found[SERIAL], its) for key, its in found.items() if key[1:] == ("logistic", "none") and key[0] > 1
+        key: effect(*paired(found[SERIAL], its))
+        for key, its in found.items()
+        if key[1:] == ("logistic", "none") and key[0] > 1
     }
     deepest = {key: level_bpp(points, cells, photos)[-1] for key, cells in groups.items()}
     seeds, count, _ = found[ANCHOR].bpp.shape
@@ -63,6 +68,12 @@ def report(study: Study, budget: str, photos: str, points: list, groups: dict[tu
     ])  # fmt: skip
     draw(study, photos, against)
     print(text)
+
+
+def paired(anchor: Runs, other: Runs) -> tuple[Runs, Runs]:
+    """Both with the seeds that both have, the first ones."""
+    seeds = min(len(anchor.bpp), len(other.bpp))
+    return tuple(Runs(its.bpp[:seeds], its.psnr[:seeds]) for its in (anchor, other))
 
 
 def rates(found: dict[tuple, Runs], against: dict[tuple, Effect], deepest: dict[tuple, float]) -> str:

@@ -47,6 +47,7 @@ class Budget(NamedTuple):
       cell: flags of every cell.
       whole: flags of a cell that trains its own transform in any budget.
       fine: flags of one that is trained further after that.
+      wide: flags that change those of `whole` where the widths of networks are compared.
       photos: the most of each set, from all of it; None for all.
     """
 
@@ -58,20 +59,24 @@ class Budget(NamedTuple):
     cell: tuple[str, ...]
     whole: tuple[str, ...]
     fine: tuple[str, ...]
+    wide: tuple[str, ...]
     photos: int | None
 
 
 _VARIABLE = ("--rate=variable",)
 _TINY = ("--preset=tiny", *_VARIABLE, "--channels=48", "--batch-size=1", "--steps=2", "--warmup-steps=1")
 _LONG = (*_VARIABLE, "--steps=200000", "--batch-size=16", "--patch-size=256", "--dtype=bfloat16")
+# Of the step of a chain, on a CPU, Muon's own products would be three quarters.
 BUDGETS = {
-    "smoke": Budget((0,), (0,), 2, 2, (*_TINY, "--L=2"), _TINY, _TINY, ("--steps=2",), 2),
+    "smoke": Budget((0,), (0,), 2, 2, (*_TINY, "--L=2"), _TINY, _TINY, ("--steps=2",), (), 2),
     "small": Budget(
         (0, 1, 2), (0,), 6, None, (*_VARIABLE, "--L=2", "--steps=2000"),
-        (*_VARIABLE, "--steps=400", "--checkpoint-every=400"), (*_VARIABLE, "--steps=400"),
-        ("--steps=150", "--learning-rate=2e-4"), 12,
+        (*_VARIABLE, "--steps=400", "--checkpoint-every=400", "--optimiser=adam"), (*_VARIABLE, "--steps=400"),
+        ("--steps=150", "--learning-rate=2e-4"), ("--steps=150",), 12,
     ),
-    "full": Budget((0, 1, 2), (0, 1, 2), 6, None, None, _LONG, _LONG, ("--steps=10000", "--learning-rate=2e-4"), None),
+    "full": Budget(
+        (0, 1, 2), (0, 1, 2), 6, None, None, _LONG, _LONG, ("--steps=10000", "--learning-rate=2e-4"), (), None
+    ),
 }  # fmt: skip
 
 
@@ -110,9 +115,11 @@ class Study:
 
         whole: each trains a transform of its own in any budget; data: learnt from instead of the study's; seeds:
         instead of the budget's. Two grids of one name share their cells: a name must stand for one choice of the flags
-        that have a single value. Exits where a cell cannot be trained.
+        that have a single value, which replace the budget's. Exits where a cell cannot be trained.
         """
         flags = self.budget.whole if whole else (*self.budget.cell, *self.transform())
+        given = {word.split("=")[0] for word in words}
+        flags = [flag for flag in flags if flag.split("=")[0] not in given]
         folder = self.out / "cells" / grid
         words = (*flags, f"--data={data or self.data}", "--seed", *map(str, seeds or self.budget.seeds), *words)
         if status := sweep.main([f"--workdir={folder}", *words]):
@@ -132,20 +139,21 @@ class Study:
                 jax.clear_caches()
         return found
 
-    def _latents(self, model: Model, photo: np.ndarray, quality: float) -> np.ndarray:
+    def _latents(self, model: Model, transform: str, photo: np.ndarray, quality: float) -> np.ndarray:
         """z_1 of a photo, from memory where another model with the same transform has been measured on it: inferring
         it is most of the time of coding."""
         if self.budget.common is None:
             return infer(photo, model=model, quality=quality)
-        place = transform_of(model), quality, hashlib.sha256(photo).digest()
+        place = transform, quality, hashlib.sha256(photo).digest()
         if place not in self._kept:
             self._kept[place] = infer(photo, model=model, quality=quality)
         return self._kept[place]
 
     def _measure(self, cell: Cell, qualities: tuple[float, ...]) -> list[Point]:
         codec, model = model_codec(cell.workdir / "model.safetensors", qualities), load(cell.workdir)
+        transform = transform_of(model)
         encode = lambda photo, quality: compress(  # noqa: E731
-            photo, model=model, quality=quality, latent=self._latents(model, photo, quality)
+            photo, model=model, quality=quality, latent=self._latents(model, transform, photo, quality)
         )
         codec = codec._replace(name=called(cell), encode=encode)
         store = Store(self.out / "points" / cell.workdir.parent.name / cell.name / "points.csv", [codec])

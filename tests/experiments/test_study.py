@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import study
-from study import BUDGETS, Study, by, called, level_bpp, runs
+from study import BUDGETS, Study, by, called, level_bpp, runs, transform_of
 
 from nlvc.config import Config
 from nlvc.evaluation import Point
@@ -73,6 +73,22 @@ def test_small_cells_share_a_transform_that_is_trained_once(tmp_path, monkeypatc
     assert all(cell.config.trained == "chain" for cell in cells)
     made.train("widths", "--channels", "24", "48", whole=True)
     assert len(trained) == 1 and not any("--init-from" in word for word in swept[1])
+
+
+def test_flags_of_a_grid_replace_those_of_the_budget(tmp_path, monkeypatch):
+    monkeypatch.setattr(study.sweep, "main", lambda words: 0)
+    cells = Study(tmp_path, "small", "embedded").train("widths", "--steps=7", "--L", "2", whole=True, seeds=(5,))
+    assert [(cell.config.steps, cell.config.seed) for cell in cells] == [(7, 5)]
+
+
+@pytest.mark.parametrize(("most", "kept"), [(None, "abcde"), (5, "abcde"), (3, "abd"), (1, "a")])
+def test_a_part_of_a_set_is_of_all_of_it(most, kept):
+    assert study._some(study.PhotoSet("set", Path("x"), tuple("abcde")), most).names == tuple(kept)
+
+
+def test_models_of_one_transform_are_known(untrained):
+    one, other = untrained(L=2), untrained(L=2, weights_seed=1)
+    assert transform_of(one) == transform_of(one) != transform_of(other)
 
 
 def test_what_cannot_be_trained_ends_it(tmp_path, monkeypatch):

@@ -9,7 +9,8 @@ from random_models import random_model, random_params
 
 from nlvc.config import tiny
 from nlvc.models import frozen
-from nlvc.models.freeze import SCALE_STEP, around, level_calibrator
+from nlvc.models.freeze import SCALE_STEP, level_calibrator
+from nlvc.models.freeze_transform import around
 from nlvc.models.frozen import MEAN_UNITS, SCALE_UNITS
 from nlvc.models.nested import SCALE_MIN, NestedLatentModel, bounded
 

@@ -11,8 +11,9 @@ from oracle import Oracle
 from nlvc.config import tiny
 from nlvc.models import frozen
 from nlvc.models.calibration import Freezer
-from nlvc.models.freeze import level_calibrator, synthesis_calibrator
+from nlvc.models.freeze import level_calibrator
 from nlvc.models.freeze_encoder import gain_of
+from nlvc.models.freeze_transform import synthesis_calibrator
 from nlvc.models.lapped import borders, postfilter
 from nlvc.models.layers import depth_to_space
 from nlvc.models.nested import NestedLatentModel, log_gains
