@@ -8,7 +8,8 @@ import pytest
 from random_models import random_model, random_params
 
 from nlvc.config import tiny
-from nlvc.models import frozen
+from nlvc.image_codec.freezing import freeze_model
+from nlvc.models import freeze_transform, frozen
 from nlvc.models.freeze import SCALE_STEP, level_calibrator
 from nlvc.models.freeze_transform import around
 from nlvc.models.frozen import MEAN_UNITS, SCALE_UNITS
@@ -40,3 +41,29 @@ def test_kernels_are_the_same_at_all_rates():
     assert "decoder/synthesis/Conv_0/kernel" in arrays
     assert {"rates/decoder/synthesis/Conv_0/bias"} <= set(arrays)
     assert not [name for name in arrays if name.startswith("rates/") and name.endswith("kernel")]
+
+
+def test_a_transform_is_frozen_once_for_all_chains_on_it(monkeypatch):
+    config = tiny(**{**vars(CONFIG), "rate": "variable"})
+    params, crops = random_params(config), np.random.default_rng(0).random((1, 128, 128, 3), np.float32)
+    first = freeze_model(config, params, crops)
+    again = freeze_model(config, params, crops)
+    assert first.keys() == again.keys()
+    for name, value in first.items():
+        np.testing.assert_array_equal(again[name], value)
+
+    def frozen_again(*_):
+        raise AssertionError("the transform was frozen again")
+
+    monkeypatch.setattr(freeze_transform, "_frozen", frozen_again)
+    other = {**params, "log_scale_2": params["log_scale_2"] + 0.5}
+    chain = freeze_model(config, other, crops)
+    assert any(not np.array_equal(chain[name], first[name]) for name in first if "level_1" in name)
+    for name in (name for name in first if "synthesis" in name):
+        np.testing.assert_array_equal(chain[name], first[name])
+    # Another transform, or other photos, are frozen anew; a rate between the first and the last counts, too.
+    gains = np.array(params["log_gain"])
+    gains[3] += 0.1
+    for changed, photos in (({"log_gain": gains}, crops), ({}, crops + np.float32(0.1))):
+        with pytest.raises(AssertionError, match="frozen again"):
+            freeze_model(config, {**params, **changed}, photos)
