@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -91,12 +92,13 @@ def _draw(panel, drawn: list[Line], label: str) -> None:
     panel.set_xlim(low, high)
     panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     panel.xaxis.set_minor_locator(NullLocator())
-    ends, numbers = [], {True: 0, False: 0}
+    ends, numbers = [], Counter()
     for line in drawn:
         strong = line.kind == "model"
         palette = STRONG if strong else FAINT
-        colour = palette[numbers[strong] % len(palette)]
-        numbers[strong] += 1
+        # Counted by kind: a published curve may have the colour of a rival, but is dashed.
+        colour = palette[numbers[line.kind] % len(palette)]
+        numbers[line.kind] += 1
         panel.plot(
             line.bpp, line.y, color=colour, linewidth=2.6 if strong else 1.2, marker="o" if len(line.y) < 40 else None,
             markersize=5.5 if strong else 2.5, linestyle="--" if line.kind == "published" else "-",
