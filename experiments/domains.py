@@ -17,7 +17,7 @@ from pathlib import Path
 from drawing import intervals
 from effects import effect, holm
 from study import Study, parser, runs
-from tables import interval, markdown, points_of
+from tables import interval, markdown, points_of, told
 
 from nlvc.data import SUFFIXES
 from nlvc.files import whole_folder, write_csv, write_whole
@@ -95,7 +95,7 @@ def report(study: Study, budget: str, photos: str, cells: dict, points: dict) ->
     ]  # fmt: skip
     seeds, count, _ = found[ANCHOR].bpp.shape
     table = markdown(["learnt from", "bpp/PSNR", "BD-rate against natural, %", "p (Holm)"], rows)
-    text = f"# Domains on {photos}\n\nBudget: {budget}; {count} photos, {seeds} seeds.\n\n{table}\n"
+    text = f"# Domains on {photos}\n\n{told(budget, count, seeds)}\n\n{table}\n"
     write_whole(study.out / f"domains-{photos}.md", text.encode())
     records = [{"set": photos, "learnt from": name, **its._asdict()} for name, its in effects.items()]
     write_csv(study.out / f"domains-{photos}.csv", records)

@@ -25,7 +25,10 @@ def intervals(rows: Sequence[tuple], path: Path, title: str, xlabel: str) -> Non
             beside = panel.get_yaxis_transform()
             panel.text(1.02, place, text if np.isfinite(value) else "-", transform=beside, va="center", fontsize=9)
         if len(groups) > 1:
-            panel.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, handletextpad=0.1, fontsize=9)
+            columns = 4 if sum(map(len, groups)) < 50 else 2
+            panel.legend(
+                frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, handletextpad=0.1, fontsize=9
+            )
         panel.set_yticks(range(len(rows)), [row[0] for row in rows])
         panel.set_ylim(len(rows) - 0.5, -0.5)
         panel.tick_params(axis="y", length=0)

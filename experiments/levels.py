@@ -16,7 +16,7 @@ import numpy as np
 from drawing import curves
 from effects import Effect, Runs, effect, holm, verdict
 from study import Study, by, level_bpp, parser, runs
-from tables import interval, markdown, points_of
+from tables import interval, markdown, points_of, told
 
 from nlvc.files import write_csv, write_whole
 
@@ -57,7 +57,7 @@ def report(study: Study, budget: str, photos: str, points: list, groups: dict[tu
     deepest = {key: level_bpp(points, cells, photos)[-1] for key, cells in groups.items()}
     seeds, count, _ = found[ANCHOR].bpp.shape
     text = (
-        f"# Levels on {photos}\n\nBudget: {budget}; {count} photos, {seeds} seeds.\n\n"
+        f"# Levels on {photos}\n\n{told(budget, count, seeds)}\n\n"
         f"{rates(found, against, deepest)}\n\n{priors(trainable)}\n\n{chains(serial)}\n"
     )
     write_whole(study.out / f"levels-{photos}.md", text.encode())

@@ -16,7 +16,7 @@ from drawing import intervals
 from effects import Runs, effect, holm, rate_differences, verdict
 from scipy import stats
 from study import Study, by, level_bpp, parser, runs
-from tables import interval, markdown, points_of
+from tables import interval, markdown, points_of, told
 
 from nlvc.files import write_csv, write_whole
 
@@ -57,7 +57,7 @@ def report(study: Study, budget: str, photos: str, points: list, groups: dict[tu
     )  # fmt: skip
     pairs = [[of, f"{p:.2g}"] for of, p in zip(levels, differ, strict=True)]
     overall = markdown(["L", "the five differ: p (Friedman, Holm)"], pairs)
-    text = f"# Priors on {photos}\n\nBudget: {budget}; {count} photos, {seeds} seeds.\n\n{table}\n\n{overall}\n"
+    text = f"# Priors on {photos}\n\n{told(budget, count, seeds)}\n\n{table}\n\n{overall}\n"
     write_whole(study.out / f"priors-{photos}.md", text.encode())
     write_csv(study.out / f"priors-{photos}.csv", [
         {"L": level, "prior": prior, "against": "logistic of the same L", **its._asdict()}

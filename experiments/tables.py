@@ -1,5 +1,6 @@
 """Tables in Markdown, as the experiments keep them."""
 
+import math
 from collections.abc import Sequence
 
 from effects import Effect, Runs
@@ -14,8 +15,16 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence]) -> str:
 
 
 def interval(its: Effect) -> str:
-    """An effect with its 95 % interval."""
-    return f"{its.value:+.2f} [{its.low:+.2f}, {its.high:+.2f}]"
+    """An effect with its 95 % interval, as far as they are known."""
+    if not math.isfinite(its.value):
+        return "unknown"
+    return f"{its.value:+.2f}" + (f" [{its.low:+.2f}, {its.high:+.2f}]" if math.isfinite(its.low) else "")
+
+
+def told(budget: str, photos: int, seeds: int) -> str:
+    """What a table is of."""
+    counted = (f"{count} {word}{'s' * (count > 1)}" for count, word in ((photos, "photo"), (seeds, "seed")))
+    return f"Budget: {budget}; {', '.join(counted)}."
 
 
 def points_of(its: Runs) -> str:
