@@ -3,6 +3,7 @@
 import copy
 import math
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,6 +17,7 @@ from nlvc.image_codec.coder import encode, in_units
 from nlvc.image_codec.freezing import scale_indices, top_codec_parameters
 from nlvc.image_codec.model import MAX_SYMBOL
 from nlvc.models import priors
+from nlvc.models.factorized import Factorized, init_factorized
 from nlvc.models.freeze import SCALE_STEP
 from nlvc.models.frozen import LATENT_LIMIT, MEAN_UNITS, SCALE_UNITS
 from nlvc.models.nested import SCALE_MIN, bounded
@@ -173,6 +175,18 @@ def test_a_learned_prior_that_ran_away_still_codes(untrained, mean):
     model._tables = {**model._tables, "top": tables}
     model.arrays = {**model.arrays, "top/indices": indices, "top/means": means}
     check_round_trip(model, picture(9, 9, 3))
+
+
+def test_a_factorised_prior_is_binned_about_0_as_in_training(untrained):
+    config = untrained(L=1, prior="factorized", **PLAIN).config
+    factors = init_factorized(jax.random.key(0), config.channels, init_scale=0.3)
+    factors["layers"]["3"]["bias"] = factors["layers"]["3"]["bias"] - 2  # the median is 0.6 bins
+    prior = Factorized(**factors)
+    tables, indices, means = top_codec_parameters(config, prior)
+    np.testing.assert_array_equal(means, 0)
+    z = np.zeros((1, 1, 1, config.channels), np.float32)
+    ideal = coding.ideal_bits(tables, z[0].astype(np.int32), indices)
+    np.testing.assert_allclose(ideal, np.asarray(prior.bits(z))[0], rtol=1e-2)
 
 
 def test_a_prior_that_is_not_finite_is_refused(untrained):

@@ -61,7 +61,9 @@ def top_codec_parameters(config: Config, prior) -> tuple[coding.Tables, np.ndarr
     median, low, high = map(per_channel, jax.jit(lambda prior, p: prior.quantile(p))(prior, marks))
     if not np.all(np.isfinite(median)):
         raise CodecError("p(z_L) of this model is not finite; it was not trained well")
-    offsets = np.rint(np.clip(median * MEAN_UNITS, -MAX_SYMBOL, MAX_SYMBOL)).astype(np.int32)
+    # Bins lie as they do in training: about the mean, or 0 for a factorised prior, whose median training does not know.
+    centre = per_channel(getattr(prior, "mean", 0.0))
+    offsets = np.rint(np.clip(centre * MEAN_UNITS, -MAX_SYMBOL, MAX_SYMBOL)).astype(np.int32)
     reach = 1 + np.maximum(np.abs(low - offsets / MEAN_UNITS), np.abs(high - offsets / MEAN_UNITS))
     half = int(np.ceil(min(reach.max(), coding.SCALES[-1] * 16)))
     symbols = np.arange(-half, half + 1)
