@@ -32,10 +32,11 @@ _newest: tuple[str, FrozenTransform] | None = None
 def freeze_transform(config: Config, rates: list[dict], crops: np.ndarray, seen: tuple[int, ...]) -> FrozenTransform:
     """The transform's part of `freeze`; arguments as there."""
     global _newest
-    key = _identity(config, rates, crops, seen)
-    if _newest is None or _newest[0] != key:
-        _newest = key, _frozen(config, rates, crops, seen)
-    return _newest[1]
+    key, known = _identity(config, rates, crops, seen), _newest
+    if known is None or known[0] != key:
+        # Not read again: packs on other devices freeze in threads of their own.
+        _newest = known = key, _frozen(config, rates, crops, seen)
+    return known[1]
 
 
 def _frozen(config: Config, rates: list[dict], crops: np.ndarray, seen: tuple[int, ...]) -> FrozenTransform:
