@@ -10,6 +10,7 @@ a command, the same command goes on.
 
 import argparse
 import hashlib
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -144,7 +145,9 @@ class Study:
         it is most of the time of coding."""
         if self.budget.common is None:
             return infer(photo, model=model, quality=quality)
-        place = transform, quality, hashlib.sha256(photo).digest()
+        # Photos are continued to whole strides of the deepest level, and z_1 with them.
+        whole = math.prod(model.config.level_strides)
+        place = transform, whole, quality, hashlib.sha256(photo).digest()
         if place not in self._kept:
             self._kept[place] = infer(photo, model=model, quality=quality)
         return self._kept[place]

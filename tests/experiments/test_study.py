@@ -9,6 +9,7 @@ from study import BUDGETS, Study, by, called, level_bpp, runs, transform_of
 
 from nlvc.config import Config
 from nlvc.evaluation import Point
+from nlvc.image_codec import compress
 from nlvc.sweeping.grid import cells_of
 
 
@@ -89,6 +90,15 @@ def test_a_part_of_a_set_is_of_all_of_it(most, kept):
 def test_models_of_one_transform_are_known(untrained):
     one, other = untrained(L=2), untrained(L=2, weights_seed=1)
     assert transform_of(one) == transform_of(one) != transform_of(other)
+
+
+def test_latents_are_shared_by_models_whose_levels_reach_as_far(tmp_path, untrained):
+    made, photo = Study(tmp_path, "small", "embedded"), np.zeros((48, 48, 3), np.uint8)
+    one, two, three = (untrained(rate="variable", L=levels) for levels in (1, 2, 3))
+    found = [made._latents(model, "a transform", photo, 50) for model in (one, two, three)]
+    assert found[1] is found[2] and found[0] is not found[1]
+    for model, latent in ((one, found[0]), (two, found[1]), (three, found[2])):
+        assert compress(photo, model=model, quality=50, latent=latent)
 
 
 def test_what_cannot_be_trained_ends_it(tmp_path, monkeypatch):
