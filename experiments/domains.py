@@ -38,7 +38,7 @@ def main() -> None:
     if (given.natural is None) != (given.turbine is None) or (given.natural is None and given.budget != "smoke"):
         flags.error("--natural and --turbine are needed together; only the smoke budget does without")
     study = Study(given.out, given.budget, given.data, given.photos)
-    domains, few = dict.fromkeys(("natural", "turbine", "mixed"), "embedded"), "embedded"
+    domains, few = dict.fromkeys(("natural", "turbine", "mixed"), study.data), study.data
     if given.natural:
         domains, few = gathered(given.out / "domains", given.natural, given.turbine)
     level = str(min(3, study.budget.levels))

@@ -51,7 +51,8 @@ class AtRates(NamedTuple):
     """One kind of model at R rates, (R,) each; nan where a curve does not reach a rate.
 
     Attributes:
-      share: of the draws of seeds and photos, that it is the best in.
+      share: of the draws of seeds and photos in which all curves reach the rate that do so in the mean, that it is the
+        best in.
       difference, low, high: of its PSNR to the reference's at the same rate, dB, with the 95 % interval.
     """
 
@@ -130,14 +131,18 @@ def best_at(
         [_at_rates(its, at, bpp) for its in found.values()] for at in _draws(*seeds_photos, resamples, seed)
     ])  # (draws, kinds, R)
     whole = np.array([_at_rates(its, everything, bpp) for its in found.values()])
-    wins = np.argmax(np.where(np.isnan(drawn), -np.inf, drawn), axis=1)
+    # A curve that ends before the others must not win the draws in which theirs end before it.
+    reach = ~np.isnan(whole)
+    compared = (~np.isnan(drawn) | ~reach).all(axis=1)
+    wins = np.argmax(np.where(reach, drawn, -np.inf), axis=1)
     anchor = names.index(reference)
     results = {}
     for index, name in enumerate(names):
-        reached = ~np.isnan(whole[index] - whole[anchor])
+        reached = reach[index] & reach[anchor]
         differences = np.where(reached, drawn[:, index] - drawn[:, anchor], 0.0)
         low, high = np.where(reached, np.nanpercentile(differences, [2.5, 97.5], axis=0), math.nan)
-        share = np.where(reached, (wins == index).mean(axis=0), math.nan)
+        won = ((wins == index) & compared).sum(axis=0) / np.maximum(compared.sum(axis=0), 1)
+        share = np.where(reached & compared.any(axis=0), won, math.nan)
         results[name] = AtRates(share, whole[index] - whole[anchor], low, high)
     return results
 

@@ -2,9 +2,9 @@
 
     python experiments/priors.py --budget small --data PHOTOS --photos kodak=KODAK --out OUT
 
-Cells: p(z_L) x L (2, 5) x three seeds, each a model of variable rate, measured at four lambdas. In the small budget all
-share one transform and differ in their chains alone (`study`); those that experiments/levels.py has trained into the
-same OUT are taken from there.
+Cells: p(z_L) x L (1, 2, 5) x three seeds, each a model of variable rate, measured at four lambdas. In the small budget
+all share one transform and differ in their chains alone (`study`); those that experiments/levels.py has trained into
+the same OUT are taken from there.
 
 For every L: Friedman's test of whether the families differ at all, then each family against the predefined logistic, by
 Wilcoxon's test over photos, corrected for all comparisons by Holm, with BD-rate, its interval and an effect size. In
@@ -21,7 +21,7 @@ from tables import interval, markdown, points_of, told
 from nlvc.files import write_csv, write_whole
 
 PRIORS = ("logistic", "gaussian", "laplace", "trainable-logistic", "factorized")
-LEVELS = (2, 5)
+LEVELS = (1, 2, 5)
 
 
 def main() -> None:

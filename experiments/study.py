@@ -65,7 +65,7 @@ class Budget(NamedTuple):
 
 
 _VARIABLE = ("--rate=variable",)
-_TINY = ("--preset=tiny", *_VARIABLE, "--channels=48", "--batch-size=1", "--steps=2", "--warmup-steps=1")
+_TINY = ("--preset=tiny", *_VARIABLE, "--channels=96", "--batch-size=1", "--steps=2", "--warmup-steps=1")
 _LONG = (*_VARIABLE, "--steps=200000", "--batch-size=16", "--patch-size=256", "--dtype=bfloat16")
 # Of the step of a chain, on a CPU, Muon's own products would be three quarters.
 BUDGETS = {
@@ -87,13 +87,18 @@ class Study:
     Args:
       out: the folder.
       budget: a name in BUDGETS.
-      photos_to_learn: as `--data` of nlvc.train.
-      sets: [NAME=]FOLDER; none: crops of the embedded test photos, which is what the smoke budget is for.
+      photos_to_learn: as `--data` of nlvc.train; none: crops of the embedded photos, which is what the smoke budget is
+        for.
+      sets: [NAME=]FOLDER; none: crops of the embedded test photos.
     """
 
-    def __init__(self, out: Path, budget: str, photos_to_learn: str, sets: Sequence[str] = ()):
-        self.out, self.budget, self.data, self._kept = out, BUDGETS[budget], photos_to_learn, {}
-        self.sets = [_some(photos, self.budget.photos) for photos in sets_of(sets or [_crops(out / "embedded")])]
+    def __init__(self, out: Path, budget: str, photos_to_learn: str | None = None, sets: Sequence[str] = ()):
+        self.out, self.budget, self._kept = out, BUDGETS[budget], {}
+        crops = out / "embedded"
+        if not photos_to_learn or not sets:
+            _crop(crops)
+        self.data = photos_to_learn or str(crops)
+        self.sets = [_some(photos, self.budget.photos) for photos in sets_of(sets or [f"embedded={crops / 'test'}"])]
 
     def some(self, values: Sequence) -> Sequence:
         """Those of a flag's values that the budget allows, the first ones."""
@@ -212,8 +217,8 @@ def parser(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--budget", choices=BUDGETS, default="smoke", help="default: smoke, a minute")
-    parser.add_argument("--data", default="embedded", help="to learn from, as of nlvc.train; default: embedded")
+    parser.add_argument("--budget", choices=BUDGETS, default="smoke", help="default: smoke, a minute or two")
+    parser.add_argument("--data", help="to learn from, as of nlvc.train; default: crops of embedded photos")
     parser.add_argument("--photos", metavar="[NAME=]FOLDER", nargs="+", default=[],
                         help="sets to measure on; default: crops of embedded photos")  # fmt: skip
     parser.add_argument("--out", metavar="FOLDER", type=Path, default=Path("runs/experiments"),
@@ -227,10 +232,10 @@ def _some(photos: PhotoSet, most: int | None) -> PhotoSet:
     return photos._replace(names=tuple(photos.names[n * len(photos.names) // count] for n in range(count)))
 
 
-def _crops(folder: Path, side: int = 96) -> str:
-    """The middle of each embedded test photo as a PNG in a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, photo in enumerate(data.photos("embedded", "test")):
-        top, left = ((size - side) // 2 for size in photo.shape[:2])
-        Image.fromarray(photo[top : top + side, left : left + side]).save(folder / f"{number}.png")
-    return str(folder)
+def _crop(folder: Path) -> None:
+    """Writes the middle of each embedded photo as a PNG into a folder's train, validation and test."""
+    for split, side in {"train": 480, "validation": 128, "test": 96}.items():
+        (folder / split).mkdir(parents=True, exist_ok=True)
+        for number, photo in enumerate(data.photos("embedded", split)):
+            top, left = ((size - side) // 2 for size in photo.shape[:2])
+            Image.fromarray(photo[top : top + side, left : left + side]).save(folder / split / f"{number}.png")

@@ -102,3 +102,11 @@ def test_the_best_at_a_rate_changes_where_curves_cross():
     np.testing.assert_allclose(found["steep"].difference[1:], [0, 4], atol=1e-6)
     np.testing.assert_allclose(found["flat"].difference[1:], 0)
     assert found["steep"].low[2] <= 4 + 1e-6 <= found["steep"].high[2] + 2e-6
+
+
+def test_a_curve_does_not_win_where_the_other_ends():
+    seeds = np.linspace(0.8, 1.2, 5)[None]
+    short, long = made(seeds), made(2 * seeds)
+    found = best_at({"short": short, "long": long}, np.array([1.0, 1.55, 2.0]), reference="short", resamples=200)
+    assert found["short"].share[0] == found["short"].share[1] == 1 and found["long"].share[1] == 0
+    assert np.isnan(found["long"].share[2]), "the other does not reach it"

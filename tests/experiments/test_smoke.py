@@ -7,7 +7,7 @@ import pytest
 
 EXPERIMENTS = {
     "levels": ("levels-embedded", "BD-rate against L = 2"),
-    "best_levels": ("best_levels-embedded", "PSNR against L = 2"),
+    "best_levels": ("best_levels-embedded", "PSNR in dB against L = 2"),
     "priors": ("priors-embedded", "Friedman"),
     "complexity": ("complexity", "kMAC/pixel"),
     "geometry": ("geometry-embedded", "bits of a zero"),

@@ -7,6 +7,7 @@ import pytest
 import study
 from study import BUDGETS, Study, by, called, level_bpp, runs, transform_of
 
+from nlvc import data
 from nlvc.config import Config
 from nlvc.evaluation import Point
 from nlvc.image_codec import compress
@@ -47,8 +48,9 @@ def test_bits_of_levels_are_of_the_cells_alone(cells):
     np.testing.assert_allclose(level_bpp(points, [one], "set"), [1.125, 0.375])
 
 
-def test_without_photos_it_measures_on_embedded_ones(tmp_path):
-    made = Study(tmp_path, "smoke", "embedded")
+def test_without_photos_it_learns_from_embedded_ones_and_measures_on_them(tmp_path):
+    made = Study(tmp_path, "smoke")
+    assert [len(data.photos(made.data, split)) for split in data.SPLITS] == [5, 2, 2]
     assert [photos.name for photos in made.sets] == ["embedded"]
     assert len(made.sets[0].names) == BUDGETS["smoke"].photos
     assert made.sets[0].read(made.sets[0].names[0]).shape == (96, 96, 3)
