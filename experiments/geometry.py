@@ -16,13 +16,14 @@ these cells train all of it; and there is one seed: how much chance there is bet
 In OUT: geometry-SET.md, .csv and .png.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from drawing import intervals
 from effects import Effect, effect, holm
 from study import Study, by, level_bpp, parser, runs
-from tables import interval, markdown, points_of
+from tables import interval, markdown, points_of, told
 
 from nlvc.files import write_csv, write_whole
 from nlvc.models.priors import logistic
@@ -89,7 +90,7 @@ def report(study: Study, budget: str, photos: str, found: list[Question]) -> Non
             against = None if value == base else effect(anchor, run)
             deepest = level_bpp(question.points, cells, photos)[-1]
             about = [f"{question.field}, L = {question.level}", value]
-            rows.append([*about, points_of(run), f"{deepest:.4f}", against, len(run.bpp)])
+            rows.append([*about, points_of(run), f"{deepest:.4f}", against])
             if against:
                 effects.append(against)
                 records.append({"L": question.level, "flag": question.field, "value": value, "against": base,
@@ -97,9 +98,10 @@ def report(study: Study, budget: str, photos: str, found: list[Question]) -> Non
                 label = f"{about[0]}: {value} against {base}"
                 drawn.append((label, against.value, against.low, against.high, question.field))
     adjusted = iter(holm([its.p for its in effects]))
-    rows = [[*row[:4], *told(row[4], adjusted), row[5]] for row in rows]
-    header = ["what", "value", "bpp/PSNR", "bpp of z_L", "BD-rate against base, %", "p (Holm)", "seeds"]
-    text = f"# Geometry on {photos}\n\nBudget: {budget}.\n\n{markdown(header, rows)}\n\n{floors()}\n"
+    rows = [[*row, *against_base(its, adjusted)] for *row, its in rows]
+    header = ["what", "value", "bpp/PSNR", "bpp of z_L", "BD-rate against base, %", "p (Holm)", "curves that overlap"]
+    seeds, count, _ = run.bpp.shape
+    text = f"# Geometry on {photos}\n\n{told(budget, count, seeds)}\n\n{markdown(header, rows)}\n\n{floors()}\n"
     write_whole(study.out / f"geometry-{photos}.md", text.encode())
     write_csv(study.out / f"geometry-{photos}.csv", records)
     title = f"{photos}: geometry of the latents"
@@ -107,9 +109,12 @@ def report(study: Study, budget: str, photos: str, found: list[Question]) -> Non
     print(text)
 
 
-def told(against: Effect | None, adjusted) -> list[str]:
+def against_base(its: Effect | None, adjusted: Iterator[float]) -> list[str]:
     """The columns of an effect."""
-    return [interval(against), f"{next(adjusted):.2g}"] if against else ["base", ""]
+    if its is None:
+        return ["base", "", ""]
+    pairs = its.seeds * its.photos
+    return [interval(its), f"{next(adjusted):.2g}", f"{pairs - its.left_out} of {pairs}"]
 
 
 def floors(channels: int = 150) -> str:
