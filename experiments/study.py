@@ -65,7 +65,9 @@ class Budget(NamedTuple):
 
 
 _VARIABLE = ("--rate=variable",)
-_TINY = ("--preset=tiny", *_VARIABLE, "--channels=96", "--batch-size=1", "--steps=2", "--warmup-steps=1")
+_TINY = (
+    "--preset=tiny", *_VARIABLE, "--channels=96", "--batch-size=1", "--steps=2", "--warmup-steps=1", "--optimiser=adam"
+)  # fmt: skip
 _LONG = (*_VARIABLE, "--steps=200000", "--batch-size=16", "--patch-size=256", "--dtype=bfloat16")
 # Of the step of a chain, on a CPU, Muon's own products would be three quarters.
 BUDGETS = {

@@ -1,0 +1,5 @@
+"""The experiment at its smoke budget whose models train their own transforms."""
+
+
+def test_domains(tmp_path, smoke):
+    smoke("domains", tmp_path, "domains-embedded", "learnt from")
