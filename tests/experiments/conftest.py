@@ -14,7 +14,7 @@ if str(FOLDER) not in sys.path:
 
 @pytest.fixture
 def run_experiment(run_python):
-    """run_experiment(name, out, stem) -> the table STEM.md that an experiment of the smoke budget leaves in a folder."""
+    """run_experiment(name, out, stem) -> the table STEM.md that an experiment at its smoke budget leaves in OUT."""
     pytest.importorskip("matplotlib")
 
     def run(name: str, out: Path, stem: str) -> str:

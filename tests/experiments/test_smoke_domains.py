@@ -1,4 +1,4 @@
-"""The experiment at its smoke budget whose models train their own transforms."""
+"""The experiment across domains at its smoke budget; its models train their own transforms."""
 
 
 def test_domains(tmp_path, smoke):
