@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from drawing import curves
-from effects import AtRates, best_at
+from effects import AtRates, Runs, best_at
 from study import Study, by, parser, runs
 from tables import markdown, told
 
@@ -34,12 +34,13 @@ def main() -> None:
     points = study.measure(cells, LAMBDAS)
     for photos in study.sets:
         found = {f"L = {level}": runs(points, its, photos.name) for (level,), its in by(cells, "L").items()}
-        seeds, count, _ = found[ANCHOR].bpp.shape
-        report(study, given.budget, photos.name, best_at(found, BPP, reference=ANCHOR), count, seeds)
+        report(study, given.budget, photos.name, found)
 
 
-def report(study: Study, budget: str, photos: str, found: dict, count: int, seeds: int) -> None:
+def report(study: Study, budget: str, photos: str, curves_of: dict[str, Runs]) -> None:
     """Table and picture of one set of photos: PSNR of each L against L = 2, and how certain the best one is."""
+    seeds, count, _ = curves_of[ANCHOR].bpp.shape
+    found = best_at(curves_of, BPP, reference=ANCHOR)
     known = [n for n in range(len(BPP)) if np.isfinite(found[ANCHOR].difference[n])]
     others = [name for name in found if name != ANCHOR]
     rows, records = [], []
