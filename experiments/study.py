@@ -91,7 +91,7 @@ class Study:
       budget: a name in BUDGETS.
       photos_to_learn: as `--data` of nlvc.train; none: crops of the embedded photos, which is what the smoke budget is
         for.
-      sets: [NAME=]FOLDER; none: crops of the embedded test photos.
+      sets: [NAME=]FOLDER; none: crops of the embedded test photos. Exits where there are no photos in one.
     """
 
     def __init__(self, out: Path, budget: str, photos_to_learn: str | None = None, sets: Sequence[str] = ()):
@@ -100,7 +100,11 @@ class Study:
         if not photos_to_learn or not sets:
             _crop(crops)
         self.data = photos_to_learn or str(crops)
-        self.sets = [_some(photos, self.budget.photos) for photos in sets_of(sets or [f"embedded={crops / 'test'}"])]
+        try:
+            found = sets_of(sets or [f"embedded={crops / 'test'}"])
+        except (ValueError, OSError) as error:
+            raise SystemExit(str(error)) from None
+        self.sets = [_some(photos, self.budget.photos) for photos in found]
 
     def some(self, values: Sequence) -> Sequence:
         """Those of a flag's values that the budget allows, the first ones."""

@@ -103,6 +103,12 @@ def test_latents_are_shared_by_models_whose_levels_reach_as_far(tmp_path, untrai
         assert compress(photo, model=model, quality=50, latent=latent)
 
 
+def test_a_set_without_photos_ends_it_in_one_line(tmp_path):
+    with pytest.raises(SystemExit, match="no such folder") as ended:
+        Study(tmp_path, "smoke", sets=[f"blades={tmp_path / 'nowhere'}"])
+    assert str(ended.value.code).count("\n") == 0
+
+
 def test_what_cannot_be_trained_ends_it(tmp_path, monkeypatch):
     monkeypatch.setattr(study.train, "main", lambda words: 1)
     with pytest.raises(SystemExit, match="the common transform was not trained"):
