@@ -64,13 +64,15 @@ def claims(out: Path, photos: str) -> Iterator[tuple]:
 
 def best(out: Path, photos: str) -> Iterator[tuple]:
     """Of the claim that four levels are the best at high rates."""
-    high = [row for row in read(out / f"best_levels-{photos}.csv") if float(row["bpp"]) >= HIGH and known(row)]
-    for rate in dict.fromkeys(row["bpp"] for row in high):
-        shares = {row["L"]: float(row["share"]) for row in high if row["bpp"] == rate}
+    rates: dict[tuple, dict[str, float]] = {}
+    for row in read(out / f"best_levels-{photos}.csv"):
+        if float(row["bpp"]) >= HIGH and known(row):
+            rates.setdefault((row["channels"], row["bpp"]), {})[row["L"]] = float(row["share"])
+    for (channels, rate), shares in rates.items():
         if (four := shares.get("L = 4")) is not None:
             winner = max(shares, key=shares.get)
             told = "supported" if four > 0.95 else "not supported" if four < 0.05 else "undecided"
-            measured = f"at {float(rate):.2f} bpp, of the draws it is the best in"
+            measured = f"at {float(rate):.2f} bpp with {channels} channels, of the draws it is the best in"
             found = f"{four:.0%} ({winner}: {shares[winner]:.0%})"
             yield photos, "L = 4 is the best at high rates", measured, found, told
 

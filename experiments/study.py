@@ -49,6 +49,7 @@ class Budget(NamedTuple):
       whole: flags of a cell that trains its own transform in any budget.
       fine: flags of one that is trained further after that.
       wide: flags that change those of `whole` where the widths of networks are compared.
+      rich: channels of models that reach higher rates than the usual ones; None for none.
       photos: the most of each set, from all of it; None for all.
     """
 
@@ -61,6 +62,7 @@ class Budget(NamedTuple):
     whole: tuple[str, ...]
     fine: tuple[str, ...]
     wide: tuple[str, ...]
+    rich: int | None
     photos: int | None
 
 
@@ -71,14 +73,14 @@ _TINY = (
 _LONG = (*_VARIABLE, "--steps=200000", "--batch-size=16", "--patch-size=256", "--dtype=bfloat16")
 # Of the step of a chain, on a CPU, Muon's own products would be three quarters.
 BUDGETS = {
-    "smoke": Budget((0,), (0,), 2, 2, (*_TINY, "--L=2"), _TINY, _TINY, ("--steps=2",), (), 2),
+    "smoke": Budget((0,), (0,), 2, 2, (*_TINY, "--L=2"), _TINY, _TINY, ("--steps=2",), (), None, 2),
     "small": Budget(
         (0, 1, 2), (0,), 6, None, (*_VARIABLE, "--L=2", "--steps=2000"),
         (*_VARIABLE, "--steps=400", "--checkpoint-every=400", "--optimiser=adam"), (*_VARIABLE, "--steps=400"),
-        ("--steps=150", "--learning-rate=2e-4"), ("--steps=150",), 12,
+        ("--steps=150", "--learning-rate=2e-4"), ("--steps=150",), 320, 12,
     ),
     "full": Budget(
-        (0, 1, 2), (0, 1, 2), 6, None, None, _LONG, _LONG, ("--steps=10000", "--learning-rate=2e-4"), (), None
+        (0, 1, 2), (0, 1, 2), 6, None, None, _LONG, _LONG, ("--steps=10000", "--learning-rate=2e-4"), (), 320, None
     ),
 }  # fmt: skip
 
@@ -110,29 +112,38 @@ class Study:
         """Those of a flag's values that the budget allows, the first ones."""
         return values[: self.budget.values]
 
-    def transform(self) -> tuple[str, ...]:
-        """The flags that give a cell the common transform, which is trained first where that has not been done."""
+    def transform(self, channels: int | None = None) -> tuple[str, ...]:
+        """The flags that give a cell the common transform, of other than the usual channels where they are given; it is
+        trained first where that has not been done."""
         if self.budget.common is None:
             return ()
-        workdir = self.out / "transform"
-        words = [*self.budget.common, f"--data={self.data}", f"--workdir={workdir}"]
+        workdir = self.out / _of(channels, "transform")
+        words = [*self.budget.common, *_flag(channels), f"--data={self.data}", f"--workdir={workdir}"]
         if not is_finished(Cell("transform", Config.from_args(words))) and train.main(words):
             raise SystemExit(f"{workdir}: the common transform was not trained")
         return f"--init-from={workdir}", "--trained=chain"
 
     def train(
-        self, grid: str, *words: str, whole: bool = False, data: str | None = None, seeds: Sequence[int] | None = None
+        self,
+        grid: str,
+        *words: str,
+        whole: bool = False,
+        channels: int | None = None,
+        data: str | None = None,
+        seeds: Sequence[int] | None = None,
     ) -> list[Cell]:
         """Trains all cells of a grid: flags of nlvc.sweep, with one or several values each.
 
-        whole: each trains a transform of its own in any budget; data: learnt from instead of the study's; seeds:
-        instead of the budget's. Two grids of one name share their cells: a name must stand for one choice of the flags
-        that have a single value, which replace the budget's. Exits where a cell cannot be trained.
+        whole: each trains a transform of its own in any budget; channels: instead of the usual ones, of the common
+        transform too; data: learnt from instead of the study's; seeds: instead of the budget's. Two grids of one name
+        and number of channels share their cells: they must stand for one choice of the flags that have a single value,
+        which replace the budget's. Exits where a cell cannot be trained.
         """
-        flags = self.budget.whole if whole else (*self.budget.cell, *self.transform())
+        words = (*_flag(channels), *words)
+        flags = self.budget.whole if whole else (*self.budget.cell, *self.transform(channels))
         given = {word.split("=")[0] for word in words}
         flags = [flag for flag in flags if flag.split("=")[0] not in given]
-        folder = self.out / "cells" / grid
+        folder = self.out / "cells" / _of(channels, grid)
         words = (*flags, f"--data={data or self.data}", "--seed", *map(str, seeds or self.budget.seeds), *words)
         if status := sweep.main([f"--workdir={folder}", *words]):
             raise SystemExit(status)
@@ -230,6 +241,14 @@ def parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--out", metavar="FOLDER", type=Path, default=Path("runs/experiments"),
                         help="shared by all experiments of one budget; default: runs/experiments")  # fmt: skip
     return parser
+
+
+def _flag(channels: int | None) -> tuple[str, ...]:
+    return (f"--channels={channels}",) if channels else ()
+
+
+def _of(channels: int | None, name: str) -> str:
+    return f"{name}-{channels}" if channels else name
 
 
 def _some(photos: PhotoSet, most: int | None) -> PhotoSet:

@@ -51,12 +51,18 @@ def test_claims_are_judged_by_their_intervals(out):
 )  # fmt: skip
 def test_four_levels_are_judged_by_how_often_they_are_best(out, share, words, told):
     write_csv(out / "best_levels-set.csv", [
-        {"bpp": 0.5, "L": "L = 4", "share": 1.0},  # not a high rate
-        {"bpp": 1.2, "L": "L = 2", "share": 1 - share}, {"bpp": 1.2, "L": "L = 4", "share": share},
-        {"bpp": 2.0, "L": "L = 4", "share": math.nan},
+        {"channels": 150, "bpp": 0.5, "L": "L = 4", "share": 1.0},  # not a high rate
+        {"channels": 150, "bpp": 1.2, "L": "L = 2", "share": 1 - share},
+        {"channels": 150, "bpp": 1.2, "L": "L = 4", "share": share},
+        {"channels": 150, "bpp": 2.0, "L": "L = 4", "share": math.nan},
+        {"channels": 320, "bpp": 1.2, "L": "L = 2", "share": 0.0},
+        {"channels": 320, "bpp": 1.2, "L": "L = 4", "share": 1.0},
     ])  # fmt: skip
     found = [row[2:] for row in claims(out, "set") if row[1].startswith("L = 4")]
-    assert found == [("at 1.20 bpp, of the draws it is the best in", words, told)]
+    assert found == [
+        ("at 1.20 bpp with 150 channels, of the draws it is the best in", words, told),
+        ("at 1.20 bpp with 320 channels, of the draws it is the best in", "100% (L = 4: 100%)", "supported"),
+    ]
 
 
 def test_what_was_not_run_is_left_out(tmp_path):

@@ -74,8 +74,12 @@ def test_small_cells_share_a_transform_that_is_trained_once(tmp_path, monkeypatc
     assert {"--trained=chain", f"--init-from={tmp_path / 'transform'}"} <= set(swept[0])
     assert len(cells) == 2 * len(BUDGETS["small"].seeds)
     assert all(cell.config.trained == "chain" for cell in cells)
+    rich = made.train("chains", "--L", "2", channels=320, seeds=(0,))
+    assert len(trained) == 2 and {"--channels=320", f"--workdir={tmp_path / 'transform-320'}"} <= set(trained[1])
+    assert [(cell.config.channels, cell.config.init_from) for cell in rich] == [(320, str(tmp_path / "transform-320"))]
+    assert rich[0].workdir not in {cell.workdir for cell in cells}
     made.train("widths", "--channels", "24", "48", whole=True)
-    assert len(trained) == 1 and not any("--init-from" in word for word in swept[1])
+    assert len(trained) == 2 and not any("--init-from" in word for word in swept[2])
 
 
 def test_flags_of_a_grid_replace_those_of_the_budget(tmp_path, monkeypatch):
