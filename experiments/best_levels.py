@@ -4,9 +4,9 @@
 
 Cells: L with the logistic p(z_L), those of experiments/levels.py, taken from OUT where they are there, but measured at
 all eight lambdas. How far the rates of a model reach depends on its channels, so the small and the full budget ask
-models of 320 channels too. At each rate the PSNR of every L is read off its curve (PCHIP over the logarithm of the
-rate), and compared with L = 2 of as many channels; seeds and photos are drawn with replacement to say how certain the
-order is. In OUT: best_levels-SET.md and .csv, and for each number of channels a picture.
+models of 320 channels too, with two seeds. At each rate the PSNR of every L is read off its curve (PCHIP over the
+logarithm of the rate), and compared with L = 2 of as many channels; seeds and photos are drawn with replacement to say
+how certain the order is. In OUT: best_levels-SET.md and .csv, and for each number of channels a picture.
 """
 
 from pathlib import Path
@@ -34,7 +34,7 @@ def main() -> None:
     words = "--prior", "logistic", "--L", *levels
     cells = study.train("chains", *words)
     if study.budget.rich:
-        cells += study.train("chains", *words, channels=study.budget.rich, seeds=study.budget.few)
+        cells += study.train("chains", *words, channels=study.budget.rich, seeds=study.budget.seeds[:2])
     points = study.measure(cells, LAMBDAS)
     for photos in study.sets:
         found = {
