@@ -7,10 +7,6 @@ import numpy as np
 import pytest
 from effects import Runs
 
-pytest.importorskip("matplotlib")
-
-from best_levels import report  # noqa: E402
-
 
 def curve(low: float, high: float, gain: float) -> Runs:
     """Two photos, three seeds and four rates of a straight line over the logarithm of the rate, so many dB higher."""
@@ -18,7 +14,16 @@ def curve(low: float, high: float, gain: float) -> Runs:
     return Runs(bpp, 30 + 5 * np.log(bpp) + gain)
 
 
-def test_models_of_other_channels_reach_other_rates(tmp_path):
+@pytest.fixture
+def report():
+    """The function, where matplotlib is installed."""
+    pytest.importorskip("matplotlib")
+    import best_levels
+
+    return best_levels.report
+
+
+def test_models_of_other_channels_reach_other_rates(tmp_path, report):
     kinds = {
         channels: {"L = 2": curve(low, high, 0.0), "L = 3": curve(low, high, gain)}
         for channels, low, high, gain in ((150, 0.15, 0.95, 0.25), (320, 0.35, 1.9, -0.125))
